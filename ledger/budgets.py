@@ -127,6 +127,7 @@ class AuthoriseBudget(BudgetCommand, frozen=True, kw_only=True):
     ``same_approver``."""
 
     roles = frozenset({FINANCE})
+    opens_term = True
     approver = SUPERVISOR
     authorised_fen: int
 

@@ -46,6 +46,10 @@ class Command(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknow
 
     roles: ClassVar[frozenset[str]]
     """Who may ask for it."""
+    creates: ClassVar[bool] = False
+    """It begins its stream, so there is no use in reading it first."""
+    opens_term: ClassVar[bool] = False
+    """Its event names the rulebook in force, which governs the stream from then on."""
     filled_by_door: ClassVar[frozenset[str]] = frozenset()
     """Fields that the door looks up and fills in, and that no caller may send."""
     approver: ClassVar[str | None] = None
@@ -121,6 +125,8 @@ class Decider(msgspec.Struct, frozen=True):
     """Of a state and a role: the only actor of that role who may ask here, or ``None`` if any may."""
     commands: tuple[type[Command], ...]
     events: tuple[type[Any], ...]
+    needs_rules: bool = True
+    """Nothing can be decided here before a rulebook is in force."""
 
 
 class Story(msgspec.Struct):
@@ -152,25 +158,30 @@ def fold(decider: Decider, stream: str, events: Iterable[Recorded], story: Story
     return story
 
 
-def handle(decider: Decider, story: Story, asked: Asked, rules: Mapping[str, Rulebook], current: Rulebook) -> Outcome:
+def handle(
+    decider: Decider, story: Story, asked: Asked, rules: Mapping[str, Rulebook], current: Rulebook | None
+) -> Outcome:
     """Fires what has fallen due, decides the command, reacts to it, and fires what that made due; the story moves on
     with every event.
 
-    ``rules`` are all published rulebooks, ``current`` the one in force when the command was received: a stream that
-    has opened no term yet is decided by it.  A command stamped earlier than the latest instant of its stream is
+    ``rules`` are all published rulebooks, ``current`` the one in force when the command was received: a command that
+    opens a term, and a stream that has opened none yet, are decided by it.  A command stamped earlier than the latest instant of its stream is
     raised to it."""
     asked.received_at = max(asked.received_at, story.latest_at)
     events = fire(decider, story, asked.received_at, rules)
-    rulebook = _rules_of(story, rules, current)
+    rulebook = current if asked.command.opens_term else _rules_of(story, rules, current)
     try:
+        if rulebook is None and decider.needs_rules:
+            raise Rejected("no_rulebook_in_force")
         _check_role(decider, story, asked)
-        facts = decider.decide(story.state, asked, rulebook)
+        facts = decider.decide(story.state, asked, rulebook)  # type: ignore[arg-type]
     except Rejected as rejection:
         return Outcome(events, rejection.code)
     for fact in facts:
         recorded = _tell(decider, story, events, NewEvent(fact, asked.occurred_at, asked.received_at))
         rulebook = _rules_of(story, rules, current)
-        _decided(decider, story, events, decider.react(story.state, recorded, rulebook), rulebook, recorded)
+        if rulebook is not None:
+            _decided(decider, story, events, decider.react(story.state, recorded, rulebook), rulebook, recorded)
     events += fire(decider, story, asked.received_at, rules)
     return Outcome(events)
 
@@ -198,7 +209,7 @@ def _firing_order(deadline: Deadline) -> tuple[datetime, str, str]:
     return deadline.fires_at, deadline.name, deadline.key
 
 
-def _rules_of(story: Story, rules: Mapping[str, Rulebook], current: Rulebook) -> Rulebook:
+def _rules_of(story: Story, rules: Mapping[str, Rulebook], current: Rulebook | None) -> Rulebook | None:
     named: str | None = story.state.rulebook
     return rules[named] if named else current
 

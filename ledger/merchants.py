@@ -520,6 +520,7 @@ class ApplyForProgramme(MerchantCommand, frozen=True, kw_only=True):
     Refused: ``wrong_state``, ``unknown_category``, ``trustpass_not_valid``, ``cooldown_running``."""
 
     roles = frozenset({MERCHANT})
+    opens_term = True
     category: str
     contact_ref: str
 
@@ -555,6 +556,7 @@ class AcceptGuarantees(MerchantCommand, frozen=True, kw_only=True):
     """Promise the programme's guarantees.  Refused: ``wrong_state``, ``guarantee_missing``, ``days_not_offered``."""
 
     roles = frozenset({MERCHANT})
+    opens_term = True
     guarantees: tuple[str, ...]
     exchange_days: int
     return_address_ref: str
@@ -566,6 +568,7 @@ class RecordAnnualFee(MerchantCommand, frozen=True, kw_only=True):
     Refused: ``wrong_state``, ``dates_out_of_order``, ``wrong_amount``, ``period_overlaps``, ``id_reused``."""
 
     roles = frozenset({PAYMENT})
+    opens_term = True
     fee_fen: int
     period_from_on: date
     period_to_on: date

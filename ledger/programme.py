@@ -186,4 +186,5 @@ DECIDER = Decider(
     owner=owner,
     commands=(PublishRulebook, WithdrawRulebook),
     events=FACTS,
+    needs_rules=False,
 )

@@ -30,6 +30,7 @@ class PlaceOrder(OrderCommand, frozen=True, kw_only=True):
     Refused, in this order: ``merchant_not_active``, ``bad_lines``, ``total_wrong``, ``due_in_past``, ``id_reused``."""
 
     roles = frozenset({BUYER})
+    creates = opens_term = True
     filled_by_door = frozenset({"merchant_version"})
     merchant_id: str
     buyer_ref: str

@@ -122,6 +122,8 @@ class ClaimState(msgspec.Struct):
     cover_attempt: int = 0
     payout_attempt: int = 0
     dispute_by_at: datetime | None = None
+    is_conceded: bool = False
+    """The merchant agreed to it, in so many words."""
     undone_by: str | None = None
     owed_back_fen: int = 0
     late: dict[str, e.PaidUnits] = msgspec.field(default_factory=dict)
@@ -367,7 +369,9 @@ def _awaits_receipt(s: OrderState, shipment: ShipmentState) -> bool:
     if shipment.received_at or shipment.is_denied:
         return False
     return any(
-        s.live_units(s.lines[x.line_id], lambda other: other is shipment) for x in shipment.lines if x.line_id in s.lines
+        s.live_units(s.lines[x.line_id], lambda other: other is shipment)
+        for x in shipment.lines
+        if x.line_id in s.lines
     )
 
 
@@ -622,17 +626,18 @@ def _claim_released(s: OrderState, event: Recorded, d: e.ClaimReleased) -> None:
         _take(s, claim, -1)
 
 
-def _refund_agreed(s: OrderState, event: Recorded, d: e.RefundAgreed | e.RefundAgreedBySilence) -> None:
-    pass
+def _refund_agreed(s: OrderState, event: Recorded, d: e.RefundAgreed) -> None:
+    if claim := s.claims.get(d.refund_id):
+        claim.is_conceded = True
+
+
+def _nothing(s: OrderState, event: Recorded, d: e.RefundAgreedBySilence | e.RefundWithdrawn) -> None:
+    """The decision that follows says it all."""
 
 
 def _refund_refused(s: OrderState, event: Recorded, d: e.RefundRefused) -> None:
     if claim := s.claims.get(d.refund_id):
         claim.state, claim.dispute_by_at, claim.set_by = "refused", d.dispute_by_at, event.version
-
-
-def _refund_withdrawn(s: OrderState, event: Recorded, d: e.RefundWithdrawn) -> None:
-    pass
 
 
 def _refund_approved(s: OrderState, event: Recorded, d: e.RefundApproved) -> None:
@@ -825,9 +830,9 @@ _EVOLVE: dict[type, Callable[[OrderState, Recorded, Any], None]] = {
     e.ClaimReserved: _claim_reserved,
     e.ClaimReleased: _claim_released,
     e.RefundAgreed: _refund_agreed,
-    e.RefundAgreedBySilence: _refund_agreed,
+    e.RefundAgreedBySilence: _nothing,
     e.RefundRefused: _refund_refused,
-    e.RefundWithdrawn: _refund_withdrawn,
+    e.RefundWithdrawn: _nothing,
     e.RefundApproved: _refund_approved,
     e.CommissionReturned: _commission_returned,
     e.RefundCoverReported: _refund_cover_reported,
