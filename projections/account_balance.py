@@ -75,5 +75,5 @@ def read(stored: Iterator[AccountMonth]) -> Iterator[AccountMonthShown]:
 
 projection = Projection(
     "account_balance", 1, AccountMonth, ("account", "period"), frozenset({"order", "merchant", "budget"}),
-    contributions=contributions, read=read, shown=AccountMonthShown,
+    contributions=contributions, read=read, shown=AccountMonthShown, series=1,
 )  # fmt: skip

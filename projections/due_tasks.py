@@ -31,5 +31,6 @@ def rows(story: Story) -> Iterable[DueTask]:
 
 
 projection = Projection(
-    "due_tasks", 1, DueTask, ("stream", "deadline", "key"), frozenset({"order", "merchant"}), rows=rows, is_sum=False
-)
+    "due_tasks", 1, DueTask, ("stream", "deadline", "key"), frozenset({"order", "merchant"}), rows=rows, is_sum=False,
+    indexes=(("fires_at",),),
+)  # fmt: skip

@@ -144,6 +144,11 @@ def last_arrival_at(s: OrderState) -> datetime | None:
     return _last(s, "arrived_at")
 
 
+def last_dispatch_at(s: OrderState) -> datetime | None:
+    """When the last unit that was not called off was dispatched; ``None`` while one is missing."""
+    return _last(s, "dispatched_at")
+
+
 def _last(s: OrderState, instant: str) -> datetime | None:
     """The latest of an instant of the parcels, if every unit that was not called off is in a parcel that has it."""
     there = [x for x in s.shipments.values() if getattr(x, instant) is not None]
@@ -160,7 +165,7 @@ def _count_dispatch(s: OrderState, row: MerchantMonth) -> None:
     due_at = max((p.due_at for p in s.promises.values() if p.kind == "dispatch_by"), default=None)
     if due_at is None:
         return
-    dispatched_at = _last(s, "dispatched_at")
+    dispatched_at = last_dispatch_at(s)
     if dispatched_at is None:
         row.not_shipped = 1
     elif dispatched_at < due_at:

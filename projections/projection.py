@@ -30,6 +30,11 @@ class Row(msgspec.Struct):
 R = TypeVar("R", bound=Row)
 
 
+def as_stored(rows: Iterator[Any]) -> Iterator[Any]:
+    """Rows that are shown as they are stored."""
+    return rows
+
+
 class Projection(msgspec.Struct, frozen=True):
     """One read model."""
 
@@ -47,10 +52,15 @@ class Projection(msgspec.Struct, frozen=True):
     """What a single event adds, where no state is needed."""
     is_sum: bool = True
     """Many subjects add to a row; else each row belongs to one subject and is replaced."""
-    read: Callable[[Iterator[Any]], Iterator[Any]] = lambda rows: rows
+    read: Callable[[Iterator[Any]], Iterator[Any]] = as_stored
     """Stored rows in key order -> rows as shown: ratios, running balances."""
     shown: type[msgspec.Struct] | None = None
     """The type of the rows as shown, if it is not ``row``."""
+    series: int | None = None
+    """How many of the key's columns name a series along which ``read`` carries a balance; ``None``: it shows each row
+    by itself."""
+    indexes: tuple[tuple[str, ...], ...] = ()
+    """Columns by which the table is looked up besides its key."""
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -72,14 +72,14 @@ def react(s: OrderState, event: Recorded, rules: Rulebook) -> Decisions:
             yield from promises.keep(s)
         case e.ReceiptConfirmed():
             for shipment_id in d.shipment_ids:
-                yield from goods.follow_receipt(s, s.shipments[shipment_id], event.occurred_at, rules)
+                yield from goods.follow_scans(s, s.shipments[shipment_id], rules)
             yield from promises.keep(s)
             yield from refunds.meet_late_units(s, event.occurred_at, rules)
         case e.PaymentCaptured():
             yield from promises.void_paid_late(s)
         case e.UnitsCancelled():
             yield from refunds.cancel_units(s, d, rules)
-            yield from promises.keep(s, holds_from_fact=True)
+            yield from promises.keep(s)
         case e.AddressChanged():
             yield from promises.void_elsewhere(s)
         case e.RefundRequested():

@@ -4,13 +4,13 @@ State is computed from the *set* of a parcel's scans, ordered by (instant, rank)
 were recorded.  A lower rank never undoes a higher one; contradictions are reported, not repaired.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 
 import msgspec
 
 from ledger.calendar import add_days, business_date, day_after, start_of
-from ledger.decider import CARRIER, HANDLER, MERCHANT, Asked, Decisions, Rejected
+from ledger.decider import CARRIER, HANDLER, MERCHANT, Asked, At, Decisions, Rejected
 from ledger.orders import events as e
 from ledger.orders.asking import OrderCommand, ids, known_shipment, once, require_placed
 from ledger.orders.state import OrderState, Scan, ShipmentState
@@ -124,28 +124,36 @@ def create_shipment(s: OrderState, c: CreateShipment, asked: Asked, rules: Ruleb
 def record_scan(s: OrderState, c: RecordScan, asked: Asked, rules: Rulebook) -> list[e.OrderFact]:
     """Every scan of a known parcel is kept."""
     require_placed(s)
-    known_shipment(s, c.shipment_id)
+    standing = known_shipment(s, c.shipment_id).scans.get(c.scan_id)
+    if standing and c.occurred_at not in (None, standing.occurred_at):
+        raise Rejected("id_reused")
+    is_future = standing.is_future if standing else asked.occurred_at > asked.received_at + FUTURE_TOLERANCE
     status = c.status if c.status in RANKS or c.status in ENDINGS else "unknown"
     fact = e.CarrierScanRecorded(
         **ids(s), scan_id=c.scan_id, shipment_id=c.shipment_id, code=c.code or c.status, status=status, place=c.place,
         raw_sha256=c.raw_sha256, is_carrier_origin=c.is_carrier_origin, precision=c.precision,
-        is_future=asked.occurred_at > asked.received_at + FUTURE_TOLERANCE,
+        is_future=is_future,
     )  # fmt: skip
     return [] if once(s, "scan/" + c.scan_id, fact) else [fact]
 
 
 def retract_scan(s: OrderState, c: RetractScan, asked: Asked, rules: Rulebook) -> list[e.OrderFact]:
-    """Only a scan that stands can be taken back."""
+    """Once; a scan that was taken back already stays so."""
     require_placed(s)
-    if not any(c.scan_id in shipment.scans for shipment in s.shipments.values()):
+    if "scan/" + c.scan_id not in s.asked:
         raise Rejected("unknown_scan")
+    if not any(c.scan_id in shipment.scans for shipment in s.shipments.values()):
+        return []
     return [e.ScanRetracted(**ids(s), scan_id=c.scan_id, reason=c.reason)]
 
 
 def correct_waybill(s: OrderState, c: CorrectWaybill, asked: Asked, rules: Rulebook) -> list[e.OrderFact]:
     """Before the parcel is delivered, and never by the merchant alone."""
     require_placed(s)
-    if known_shipment(s, c.shipment_id).delivered_at:
+    shipment = known_shipment(s, c.shipment_id)
+    if (c.carrier, c.waybill, c.is_cainiao) == (shipment.carrier, shipment.waybill, shipment.is_cainiao):
+        return []
+    if shipment.delivered_at:
         raise Rejected("already_delivered")
     return [
         e.WaybillCorrected(
@@ -194,84 +202,99 @@ class Reading(msgspec.Struct):
 
 
 def read_scans(shipment: ShipmentState) -> Reading:
-    """The first scan of each kind, by (instant, rank); scans dated in the future prove nothing."""
+    """The first proof of each kind; the buyer's own word is as good as a signature."""
     reading = Reading()
-    for scan in sorted(shipment.scans.values(), key=_by_instant_and_rank):
-        if scan.is_future:
-            continue
+    proofs = [scan for scan in shipment.scans.values() if not scan.is_future]  # those prove nothing
+    if shipment.confirmed_at:
+        proofs.append(Scan("", "signed", shipment.confirmed_at, "instant", False, False))
+    for scan in sorted(proofs, key=_by_instant_and_rank):
+        rank = RANKS.get(scan.status, -1)
         if scan.status in ENDINGS:
             reading.ended = reading.ended or scan
-            continue
-        rank = RANKS.get(scan.status, -1)
         if rank >= HANDED and scan.is_carrier_origin:
-            reading.dispatched = reading.dispatched or scan
+            reading.dispatched = _first(reading.dispatched, scan, earliest)
         if rank >= ATTEMPTED:
-            reading.arrived = reading.arrived or scan
+            reading.arrived = _first(reading.arrived, scan, earliest)
         if rank >= DELIVERED:
-            reading.delivered = reading.delivered or scan
+            reading.delivered = _first(reading.delivered, scan, latest)
     return reading
+
+
+def _first(before: Scan | None, scan: Scan, at: Callable[[Scan], datetime]) -> Scan:
+    return scan if before is None or at(scan) < at(before) else before
 
 
 def _by_instant_and_rank(scan: Scan) -> tuple[datetime, int, str]:
     return scan.occurred_at, RANKS.get(scan.status, -1), scan.scan_id
 
 
-def arrived_at(scan: Scan) -> datetime:
+def earliest(scan: Scan) -> datetime:
     """For a promise a date-only scan counts as the first instant of its day: the benefit of the doubt."""
     return start_of(business_date(scan.occurred_at)) if scan.precision == "date" else scan.occurred_at
 
 
-def delivered_at(scan: Scan) -> datetime:
+def latest(scan: Scan) -> datetime:
     """For the buyer's windows a date-only scan counts as the end of its day."""
     return day_after(business_date(scan.occurred_at)) if scan.precision == "date" else scan.occurred_at
 
 
 def follow_scans(s: OrderState, shipment: ShipmentState, rules: Rulebook) -> Decisions:
-    """Dispatch, arrival, delivery and end of a parcel, as far as they changed."""
+    """Dispatch, arrival, delivery and end of a parcel, as far as they changed.
+
+    Each holds from the scan that proves it, whenever that was recorded.  What was told and is no longer proved, or only
+    by a later scan, is taken back from the instant it was told for, and told anew."""
     reading = read_scans(shipment)
-    yield from _follow_dispatch(s, shipment, reading)
-    yield from _follow_arrival(s, shipment, reading)
+    yield from _follow_dispatch(s, shipment, reading.dispatched)
+    yield from _follow_arrival(s, shipment, reading.arrived, reading.delivered)
     delivered = reading.delivered
-    if delivered and (shipment.delivered_at is None or delivered_at(delivered) < shipment.delivered_at):
-        yield deliver(s, shipment, delivered_at(delivered), delivered.precision, rules)
-    if reading.ended and shipment.ended is None and shipment.delivered_at is None:
-        outcome = "lost" if reading.ended.status == "lost" else "returned_to_sender"
-        yield e.ShipmentEnded(
+    if delivered and (shipment.delivered_at is None or latest(delivered) < shipment.delivered_at):
+        yield At(delivered.occurred_at, deliver(s, shipment, latest(delivered), delivered.precision, rules))
+    ended = reading.ended
+    if ended and shipment.ended != ended.status and shipment.delivered_at is None:
+        ending = e.ShipmentEnded(
             **ids(s),
             shipment_id=shipment.shipment_id,
             lines=shipment.lines,
-            outcome=outcome,  # type: ignore[arg-type]
+            outcome=ended.status,  # type: ignore[arg-type]
         )
+        yield At(ended.occurred_at, ending)
     yield from _find_conflicts(s, shipment)
 
 
-def _follow_dispatch(s: OrderState, shipment: ShipmentState, reading: Reading) -> Decisions:
-    before = shipment.dispatched_at
-    now = reading.dispatched.occurred_at if reading.dispatched else None
-    if before is None and now:
-        yield e.UnitsDispatched(
+def _follow_dispatch(s: OrderState, shipment: ShipmentState, scan: Scan | None) -> Decisions:
+    before, now = shipment.dispatched_at, earliest(scan) if scan else None
+    if before and (now is None or now > before):
+        yield At(
+            before, e.DispatchRevised(**ids(s), shipment_id=shipment.shipment_id, from_at=before, to_at=None)
+        )
+        before = None
+    if scan and now and before is None:
+        dispatched = e.UnitsDispatched(
             **ids(s), shipment_id=shipment.shipment_id, lines=shipment.lines, dispatched_at=now,
             is_cainiao=shipment.is_cainiao,
         )  # fmt: skip
-    elif before and now != before:
+        yield At(scan.occurred_at, dispatched)
+    elif before and now and now < before:
         yield e.DispatchRevised(**ids(s), shipment_id=shipment.shipment_id, from_at=before, to_at=now)
 
 
-def _follow_arrival(s: OrderState, shipment: ShipmentState, reading: Reading) -> Decisions:
-    if shipment.received_at and reading.arrived is None:
-        return  # the buyer's own word stands without any scan
-    before, scan = shipment.arrived_at, reading.arrived
-    now = arrived_at(scan) if scan else None
-    if before is None and scan and now:
-        yield e.UnitsArrived(
+def _follow_arrival(s: OrderState, shipment: ShipmentState, scan: Scan | None, delivered: Scan | None) -> Decisions:
+    before, now = shipment.arrived_at, earliest(scan) if scan else None
+    told = shipment.delivered_at
+    is_delivered = bool(told and delivered and latest(delivered) <= told)
+    is_taken_back = before is not None and (now is None or now > before)
+    if before and (now != before or (told and not is_delivered)):
+        revised = e.ArrivalRevised(
+            **ids(s), shipment_id=shipment.shipment_id, from_at=before, to_at=None if is_taken_back else now,
+            is_delivered=is_delivered,
+        )  # fmt: skip
+        yield revised if now and now < before else At(before, revised)
+    if scan and now and (before is None or is_taken_back):
+        arrived = e.UnitsArrived(
             **ids(s), shipment_id=shipment.shipment_id, lines=shipment.lines, arrived_at=now,
             precision=scan.precision, is_attempt=scan.status == "attempted",
         )  # fmt: skip
-    elif before and (now != before or (shipment.delivered_at and reading.delivered is None)):
-        yield e.ArrivalRevised(
-            **ids(s), shipment_id=shipment.shipment_id, from_at=before, to_at=now,
-            is_delivered=reading.delivered is not None or shipment.received_at is not None,
-        )  # fmt: skip
+        yield At(scan.occurred_at, arrived)
 
 
 def deliver(
@@ -285,17 +308,6 @@ def deliver(
         auto_receipt_at=auto_receipt_at,
         closes_at=add_days(auto_receipt_at, max(windows.claim_days, windows.rating_days)),
     )  # fmt: skip
-
-
-def follow_receipt(s: OrderState, shipment: ShipmentState, at: datetime, rules: Rulebook) -> Decisions:
-    """A buyer's confirmation proves what the carrier did not scan."""
-    if shipment.arrived_at is None:
-        yield e.UnitsArrived(
-            **ids(s), shipment_id=shipment.shipment_id, lines=shipment.lines, arrived_at=at, precision="instant",
-            is_attempt=False,
-        )  # fmt: skip
-    if shipment.delivered_at is None:
-        yield deliver(s, shipment, at, "instant", rules)
 
 
 def _find_conflicts(s: OrderState, shipment: ShipmentState) -> Decisions:
@@ -313,7 +325,7 @@ def _conflicts(scans: Iterable[Scan]) -> Iterator[tuple[Scan, Scan, str]]:
         for other in scans:
             if other.status in ENDINGS:
                 yield delivered, other, "ended_and_delivered"
-            elif HANDED <= RANKS.get(other.status, -1) < DELIVERED and other.occurred_at > delivered.occurred_at:
+            elif HANDED <= RANKS.get(other.status, -1) < DELIVERED and other.occurred_at > latest(delivered):
                 yield delivered, other, "moved_after_delivery"
 
 

@@ -35,6 +35,8 @@ class LineState(msgspec.Struct):
     escrow_fen: int = 0
     kept_fen: int = 0
     cancelled_units: int = 0
+    cancelled_at: datetime | None = None
+    """When the last of them were called off."""
     reserved_units: int = 0
     reserved_fen: int = 0
     refunded_units: int = 0
@@ -89,6 +91,9 @@ class ShipmentState(msgspec.Struct):
     closes_at: datetime | None = None
     delivered_by: int = 0
     received_at: datetime | None = None
+    """When the buyer had it, in its own word or by presumption."""
+    confirmed_at: datetime | None = None
+    """In its own word."""
     is_denied: bool = False
     ended: str | None = None
     conflicts: tuple[tuple[str, str], ...] = ()
@@ -128,6 +133,8 @@ class ClaimState(msgspec.Struct):
     owed_back_fen: int = 0
     late: dict[str, e.PaidUnits] = msgspec.field(default_factory=dict)
     """Units by line that came to the buyer although this claim refunds them."""
+    is_repaid: bool = False
+    """The buyer paid again for what came late, so there is nothing to undo."""
     late_parcels: tuple[e.ParcelUnits, ...] = ()
     late_freight_fen: int = 0
     late_set_by: int = 0
@@ -427,6 +434,7 @@ def _units_cancelled(s: OrderState, event: Recorded, d: e.UnitsCancelled) -> Non
     s.cancelled_by[d.refund_id] = d.cause
     if line := s.lines.get(d.line_id):
         line.cancelled_units += d.units
+        line.cancelled_at = max(line.cancelled_at or event.occurred_at, event.occurred_at)
 
 
 def _order_rated(s: OrderState, event: Recorded, d: e.OrderRated) -> None:
@@ -495,7 +503,9 @@ def _scan_recorded(s: OrderState, event: Recorded, d: e.CarrierScanRecorded) -> 
 
 def _scan_retracted(s: OrderState, event: Recorded, d: e.ScanRetracted) -> None:
     for shipment in s.shipments.values():
-        shipment.scans.pop(d.scan_id, None)
+        scan = shipment.scans.pop(d.scan_id, None)
+        if scan and scan.status == shipment.ended:
+            shipment.ended = None
 
 
 def _waybill_corrected(s: OrderState, event: Recorded, d: e.WaybillCorrected) -> None:
@@ -506,7 +516,8 @@ def _waybill_corrected(s: OrderState, event: Recorded, d: e.WaybillCorrected) ->
 def _receipt_confirmed(s: OrderState, event: Recorded, d: e.ReceiptConfirmed) -> None:
     for shipment_id in d.shipment_ids:
         if shipment := s.shipments.get(shipment_id):
-            shipment.received_at, shipment.is_denied = event.occurred_at, False
+            shipment.received_at = shipment.confirmed_at = event.occurred_at
+            shipment.is_denied = False
 
 
 def _delivery_denied(s: OrderState, event: Recorded, d: e.DeliveryDenied) -> None:
@@ -550,12 +561,14 @@ def _arrival_revised(s: OrderState, event: Recorded, d: e.ArrivalRevised) -> Non
         _reopen(s, shipment, "arrive_by")
         if not d.is_delivered:
             shipment.delivered_at = shipment.auto_receipt_at = shipment.closes_at = None
+            shipment.received_at = shipment.confirmed_at  # what was presumed had rested on the delivery
 
 
 def _units_delivered(s: OrderState, event: Recorded, d: e.UnitsDelivered) -> None:
     if shipment := s.shipments.get(d.shipment_id):
         shipment.delivered_at, shipment.auto_receipt_at = d.delivered_at, d.auto_receipt_at
         shipment.closes_at, shipment.delivered_by = d.closes_at, event.version
+        shipment.ended = None
 
 
 def _shipment_ended(s: OrderState, event: Recorded, d: e.ShipmentEnded) -> None:
@@ -678,6 +691,7 @@ def _refund_instructed(s: OrderState, event: Recorded, d: e.RefundInstructed) ->
 
 
 def _refund_paid(s: OrderState, event: Recorded, d: e.RefundPaid) -> None:
+    s.asked["payout/" + d.payment_ref] = d
     if claim := s.claims.get(d.refund_id):
         claim.state = "paid"
 
@@ -753,11 +767,11 @@ def _units_repaid(s: OrderState, event: Recorded, d: e.UnitsRepaid) -> None:
             line.left_fen += x.goods_fen
             line.escrow_fen += x.goods_fen
     if claim := s.claims.get(d.refund_id):
+        for x in claim.late_parcels:
+            if shipment := s.shipments.get(x.shipment_id):
+                shipment.received_at = shipment.received_at or event.occurred_at
         _end_late(s, claim)
-    paid_for = {x.line_id for x in d.lines}
-    for shipment in s.shipments.values():
-        if was_delivered(shipment) and paid_for & {x.line_id for x in shipment.lines}:
-            shipment.received_at = shipment.received_at or event.occurred_at
+        claim.is_repaid = True
 
 
 def _escrow_released(s: OrderState, event: Recorded, d: e.EscrowReleased) -> None:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TypeVar
 
+import psycopg
+
 from ledger.events import Decision, Event, Fact, NewEvent, Wire
 from ledger.store import Append, Appended, StoreError
 
@@ -78,3 +80,11 @@ def refused(answer: Appended | StoreError, kind: type[T]) -> T:
 
 def positions(answers: Sequence[Appended | StoreError]) -> list[int]:
     return [accepted(answer).position for answer in answers]
+
+
+def cut_connections(administrator: psycopg.Connection) -> None:
+    """Ends every other connection to the database, as a network or a nervous administrator would."""
+    administrator.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )

@@ -1,5 +1,6 @@
 """A migrated ledger, and a store that is open on it."""
 
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,16 +9,31 @@ import pytest
 
 from ledger.store import Store
 from migrations import migrate
+from tests.postgres import drop_database, fresh_database
 from tests.store.bank import WIRE
+
+NIGHTLY = os.environ.get("GUARANTEE_NIGHTLY") == "1"
+"""Full size instead of a few seconds."""
 
 InThreads = Callable[[Callable[[int], object], int], None]
 
 
+@pytest.fixture(scope="session")
+def ledgers(postgres: str) -> Iterator[str]:
+    """The URL of a database in which one ledger after the other is made."""
+    name = f"test_store_{os.getpid()}"
+    yield fresh_database(postgres, name)
+    drop_database(postgres, name)
+
+
 @pytest.fixture
-def ledger(database: str) -> str:
+def ledger(ledgers: str) -> str:
     """The URL of a database with an empty ledger in it."""
-    migrate(database)
-    return database
+    with psycopg.connect(ledgers, autocommit=True) as connection:
+        connection.execute("SET client_min_messages TO warning")
+        connection.execute("DROP SCHEMA IF EXISTS guarantee_ledger CASCADE")
+    migrate(ledgers)
+    return ledgers
 
 
 @pytest.fixture

@@ -1,12 +1,14 @@
 """History is protected in depth: by triggers, by the role the application writes under, and by constraints."""
 
+from collections.abc import Iterator
 from datetime import timedelta
 
 import psycopg
 import pytest
 
 from ledger.store import Store
-from tests.store.bank import NOON, append, deposits
+from migrations import migrate
+from tests.store.bank import NOON, WIRE, accepted, append, deposits
 
 CHANGES = [
     "UPDATE ledger_events SET state = state",
@@ -91,24 +93,27 @@ def insert_copy_of_event_2(columns: dict[str, str]) -> str:
     return f"INSERT INTO ledger_events ({names}) SELECT {values} FROM ledger_events WHERE notification_id = 2"
 
 
-def test_a_database_that_lets_us_create_no_role_works_and_the_check_says_so(postgres: str, database: str) -> None:
-    """The schema's owner here may neither create roles nor take the writer's."""
-    from migrations import migrate
-    from tests.store.bank import WIRE, accepted
+@pytest.fixture
+def modest(database: str) -> Iterator[str]:
+    """The URL of a database whose owner may create schemas, but no roles."""
+    name = psycopg.conninfo.conninfo_to_dict(database)["dbname"]
+    role = f"modest_{name}"
+    with psycopg.connect(database, autocommit=True) as administrator:
+        administrator.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'modest'")
+        administrator.execute(f"GRANT CREATE ON DATABASE {name} TO {role}")
+        try:
+            yield psycopg.conninfo.make_conninfo(database, user=role, password="modest")
+        finally:
+            administrator.execute(f"DROP OWNED BY {role} CASCADE")
+            administrator.execute(f"DROP ROLE {role}")
 
-    with psycopg.connect(database, autocommit=True) as admin:
-        admin.execute("DROP ROLE IF EXISTS modest_owner")
-        admin.execute("CREATE ROLE modest_owner LOGIN PASSWORD 'modest'")
-        admin.execute("GRANT CREATE ON DATABASE " + psycopg.conninfo.conninfo_to_dict(database)["dbname"] + " TO modest_owner")
-    modest = psycopg.conninfo.make_conninfo(database, user="modest_owner", password="modest")
-    try:
-        migrate(modest, "modest")
-        with Store.open(modest, "modest", wire=WIRE) as store:
-            accepted(store.append(append("a", 0, *deposits(1)))[0])
-            role = next(check for check in store.verify_log() if check.name == "the writer can only add")
-        assert role.differences == 0
-        assert role.note == "the application does not write as modest_writer"
-    finally:
-        with psycopg.connect(database, autocommit=True) as admin:
-            admin.execute("DROP OWNED BY modest_owner CASCADE")
-            admin.execute("DROP ROLE modest_owner")
+
+def test_a_database_that_lets_us_create_no_role_works_and_the_check_says_so(modest: str) -> None:
+    migrate(modest, "modest")
+
+    with Store.open(modest, "modest", wire=WIRE) as store:
+        accepted(store.append(append("a", 0, *deposits(1)))[0])
+        checks = {check.name: check for check in store.verify_log()}
+
+    role = checks["the writer can only add"]
+    assert (role.differences, role.note) == (0, "the application does not write as modest_writer")

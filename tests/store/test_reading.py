@@ -3,10 +3,11 @@
 import asyncio
 from datetime import timedelta
 
+import psycopg
 import pytest
 
 from ledger.store import Store
-from tests.store.bank import NOON, WIRE, AccountOpened, MoneyDeposited, append, deposits
+from tests.store.bank import NOON, WIRE, AccountOpened, MoneyDeposited, append, cut_connections, deposits
 
 
 @pytest.fixture
@@ -116,13 +117,7 @@ def test_history_stops_before_an_instant_on_either_clock_or_at_a_position(ledger
         assert [e.version for e in store.history("a", occurred_before=NOON)] == [2, 3]
 
 
-def test_reading_survives_broken_connections(filled: Store, ledger: str) -> None:
-    import psycopg
-
+def test_reading_survives_broken_connections(filled: Store, owner: psycopg.Connection) -> None:
     for _ in range(3):
-        with psycopg.connect(ledger, autocommit=True) as connection:
-            connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            )
+        cut_connections(owner)
         assert filled.head().position == 150

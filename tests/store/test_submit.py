@@ -9,7 +9,7 @@ import pytest
 from eventsourcing.persistence import OperationalError
 
 from ledger.store import Appended, Conflict, Overloaded, Store, Unwritable
-from tests.store.bank import WIRE, append, deposits
+from tests.store.bank import WIRE, append, cut_connections, deposits
 from tests.store.conftest import InThreads
 
 
@@ -125,19 +125,13 @@ def test_a_broken_connection_loses_and_doubles_nothing(store: Store, owner: psyc
         stream = f"account-{caller}"
         return [await store.submit(append(stream, n, *deposits(n), key=f"{stream}/{n}")) for n in range(100)]
 
-    async def cut_connections() -> None:
+    async def cut_often() -> None:
         for _ in range(20):
             await asyncio.sleep(0.02)
-            await asyncio.to_thread(cut)
-
-    def cut() -> None:
-        owner.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
+            await asyncio.to_thread(cut_connections, owner)
 
     async def main() -> list[Appended]:
-        cutting = asyncio.ensure_future(cut_connections())
+        cutting = asyncio.ensure_future(cut_often())
         answers = await asyncio.gather(*[submit_in_turn(caller) for caller in range(16)])
         await cutting
         return [answer for of_caller in answers for answer in of_caller]

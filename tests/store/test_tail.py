@@ -6,10 +6,9 @@ import time
 
 import psycopg
 import pytest
-from eventsourcing.persistence import PersistenceError  # noqa: F401
 
 from ledger.store import Store
-from tests.store.bank import append, deposits
+from tests.store.bank import append, cut_connections, deposits
 
 
 def test_news_that_is_there_already_is_told_at_once(store: Store) -> None:
@@ -65,10 +64,7 @@ def test_a_task_that_stops_waiting_is_forgotten(store: Store) -> None:
 def test_news_is_heard_although_the_listening_connection_was_cut(store: Store, owner: psycopg.Connection) -> None:
     with store.listen() as tail:
         for version in range(3):
-            owner.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            )
+            cut_connections(owner)
             store.append(append("a", version, *deposits(1)))
             assert tail.wait(version, timeout=10) == version + 1
 

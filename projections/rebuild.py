@@ -1,0 +1,214 @@
+"""Read models folded again from the first event, beside the live tables, compared with them, and put in their place.
+
+The live rows and their checkpoint P are read in one snapshot, and the log is folded to exactly P into a table of the
+next generation.  If the projection is the same version, every row must be the same.  Then the new table catches up
+with the live one, and one UPDATE of the registry makes it the live one: no reader ever finds less than before.
+"""
+
+import gc
+import multiprocessing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from multiprocessing.connection import Connection as Pipe
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+import psycopg
+import structlog
+
+from ledger.store import Store
+from ledger.streams import WIRE
+from projections import replay, tables
+from projections.projection import Key, Projection, Row, add
+from projections.replay import Batch, FoldFailed, Rows, Telling
+from projections.stories import Stories
+from projections.tables import Connection, Registered, Table
+
+log = structlog.get_logger("projections")
+
+Progress = Callable[[int, int], None]
+"""Told how many events of how many are folded."""
+
+Outcome = Literal["built", "same", "changed", "different", "failed"]
+"""*built*: there was none before.  *same*: every row was the same; the new table is live.  *changed*: the projection
+has another version; the new table is live.  *different*: rows differ although the version is the same; the live table
+stays.  *failed*: the fold raised; the live table, if any, stays."""
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """A row that is not the same live and rebuilt; ``None``: there is no such row."""
+
+    key: Key
+    live: Row | None
+    rebuilt: Row | None
+
+
+class Rebuilt(msgspec.Struct, frozen=True):
+    """What came of the rebuild of one read model."""
+
+    name: str
+    outcome: Outcome
+    position: int
+    """Up to which the log was folded, and at which the rows were compared."""
+    rows: int
+    differences: int = 0
+    first: Difference | None = None
+    """The first row, in key order, that differs."""
+    error: str | None = None
+
+    @property
+    def is_live(self) -> bool:
+        """The new table has taken the place of the old one."""
+        return self.outcome in ("built", "same", "changed")
+
+
+class Part(NamedTuple):
+    """What one process folds: every ``parts``-th part of the streams, to a position."""
+
+    url: str
+    schema: str
+    projections: Mapping[str, Projection]
+    generations: Mapping[str, int]
+    upto: int
+    part: int
+    parts: int
+    chunk: int
+
+
+def rebuild(
+    url: str,
+    schema: str,
+    store: Store,
+    projections: Mapping[str, Projection],
+    *,
+    processes: int = 1,
+    progress: Progress = lambda done, total: None,
+    chunk: int = 20_000,
+) -> list[Rebuilt]:
+    """Rebuilds these read models, in one pass over the log for all that are live at the same position.
+
+    Meanwhile the live ones are read and run on.  One rebuild at a time: a second one waits."""
+    with tables.connect(url, schema) as connection, _alone(connection, schema):
+        return _Rebuild(url, schema, store, connection, processes, progress, chunk).run(projections)
+
+
+def outdated(registered: Mapping[str, Registered], projections: Mapping[str, Projection]) -> dict[str, Projection]:
+    """Those that have no table, or one of an earlier version of the projection."""
+    return {
+        name: projection
+        for name, projection in projections.items()
+        if name not in registered or registered[name].version < projection.version
+    }
+
+
+class _Rebuild:
+    """One call of ``rebuild``, holding the lock."""
+
+    def __init__(
+        self, url: str, schema: str, store: Store, connection: Connection, processes: int, progress: Progress, chunk: int
+    ) -> None:
+        self.url, self.schema, self.store = url, schema, store
+        self.connection, self.processes, self.progress, self.chunk = connection, processes, progress, chunk
+
+    def run(self, projections: Mapping[str, Projection]) -> list[Rebuilt]:
+        """Pass by pass; in the order of ``projections``."""
+        with tables.connect(self.url, self.schema) as live:
+            live.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            registered = tables.registry(live)
+            done: dict[str, Rebuilt] = {}
+            for position, names in self._passes(registered, projections).items():
+                done |= self._pass(live, registered, {name: projections[name] for name in names}, position)
+            live.execute("ROLLBACK")
+        self._drop_retired(projections)
+        return [done[name] for name in projections]
+
+    def _passes(
+        self, registered: Mapping[str, Registered], projections: Mapping[str, Projection]
+    ) -> dict[int, list[str]]:
+        """Position -> the read models to be folded to exactly there; those without a live table join the others."""
+        found: dict[int, list[str]] = {}
+        for name in projections:
+            if name in registered:
+                found.setdefault(registered[name].position, []).append(name)
+        new = [name for name in projections if name not in registered]
+        if new:
+            found.setdefault(max(found) if found else self.store.head().position, []).extend(new)
+        return found
+
+    def _pass(
+        self, live: Connection, registered: Mapping[str, Registered], wanted: dict[str, Projection], position: int
+    ) -> dict[str, Rebuilt]:
+        generations = {n: registered[n].generation + 1 if n in registered else 1 for n in wanted}
+        done: dict[str, Rebuilt] = {}
+        counts = self._fold(wanted, generations, position, done)
+        ready: dict[str, Rebuilt] = {}
+        for name, rows in counts.items():
+            table = Table(wanted[name], generations[name])
+            found = registered.get(name)
+            rebuilt = Rebuilt(name, "built", position, rows)
+            if found is not None:
+                rebuilt = self._compared(live, found, table, rebuilt)
+            (done if rebuilt.outcome == "different" else ready)[name] = rebuilt
+        return done | self._swap(ready, wanted, generations, position)
+
+    # --- folding --------------------------------------------------------------------------------------------------
+
+    def _fold(
+        self, wanted: dict[str, Projection], generations: dict[str, int], position: int, done: dict[str, Rebuilt]
+    ) -> dict[str, int]:
+        """Makes and fills the new tables; those whose fold raises are set aside, and the others folded without them."""
+        while left := {name: p for name, p in wanted.items() if name not in done}:
+            for name, projection in left.items():
+                Table(projection, generations[name]).create(self.connection)
+            part = Part(self.url, self.schema, left, generations, position, 0, self.processes, self.chunk)
+            try:
+                return self._fold_parts(part)
+            except FoldFailed as failed:
+                for name in failed.names:
+                    done[name] = Rebuilt(name, "failed", position, 0, error=str(failed))
+                    log.error("rebuild_failed", read_model=name, position=failed.position, stream=failed.stream,
+                              error=failed.message)  # fmt: skip
+        return {}
+
+    def _fold_parts(self, part: Part) -> dict[str, int]:
+        """Folds the parts, all but the first in other processes; adds up what they say; rows by table."""
+        with ExitStack() as children, _without_gc():
+            others = [
+                children.enter_context(_Child(part._replace(part=number))) for number in range(1, self.processes)
+            ]
+            folded, written = fold_part(part, self.store, self._partly)
+            for other in others:
+                more, rows = other.result()
+                for name, found in more.items():
+                    add(folded[name], part.projections[name], found)
+                written = {name: count + rows[name] for name, count in written.items()}
+            self.progress(part.upto, part.upto)
+            return written | self._write_sums(part, folded)
+
+    def _partly(self, done: int) -> None:
+        self.progress(done, 0)
+
+    def _write_sums(self, part: Part, folded: Mapping[str, Rows]) -> dict[str, int]:
+        counts = {}
+        for name, projection in part.projections.items():
+            table = Table(projection, part.generations[name])
+            if projection.is_sum:
+                rows = replay.settled(projection, folded[name])
+                table.copy_in(self.connection, rows.values())
+                counts[name] = len(rows)
+            table.finish(self.connection)
+        return counts
+
+    # --- comparing ------------------------------------------------------------------------------------------------
+
+    def _compared(self, live: Connection, found: Registered, table: Table, rebuilt: Rebuilt) -> Rebuilt:
+        projection = table.projection
+        is_same_version = found.version == projection.version
+        if not is_same_version:
+            return msgspec.structs.replace(rebuilt, outcome="changed")
+        old = Table(projection, found.generation)
+        differences, first = _compare(old, old.raw(live), table.raw(self.connection))
+        if first is None:
+            return msgspec.structs.replace(rebuilt, outcome="same")
+        log.error("rebuild_differs", read_model=projection.name, differences=differences, key=first.key)
+        return msgspec.structs.replace(rebuilt, outcome="different", differences=differences, first=first)

@@ -1,0 +1,293 @@
+"""Read models kept up to date: the next events are folded, their rows written and the checkpoint moved, in one
+transaction.
+
+Any number of runners may work at the same time, and none is needed for correctness: whoever comes second finds the
+checkpoint moved, and goes on from there.  A fold that raises stops its own read model at that event, and no other.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+import psycopg
+import structlog
+
+from ledger.decider import Story, fold
+from ledger.events import Recorded
+from ledger.log_library import SCHEMA
+from ledger.log_writer import is_passing
+from ledger.store import Store
+from ledger.streams import decider_of
+from projections import PROJECTIONS, tables
+from projections.projection import Projection
+from projections.reader import ReadModels
+from projections.replay import Batch, Change, summed
+from projections.tables import Connection, Registered, Table
+
+log = structlog.get_logger("projections")
+
+BATCH = 2_000
+"""Events a transaction, unless told otherwise."""
+
+
+class Projector:
+    """Folds the log of one ledger into its read models.  One thread at a time runs it; any may read and wait."""
+
+    def __init__(
+        self, url: str, schema: str, store: Store, projections: Mapping[str, Projection], *, stories: int
+    ) -> None:
+        self.url, self.schema, self.store, self.projections = url, schema, store, dict(projections)
+        self.models = ReadModels.open(url, schema, projections)
+        self._stories = Stories(store.load_streams, stories)
+        self._lock = threading.Lock()
+        self._connection: Connection | None = None
+        self._limits: dict[str, int] = {}
+        self._stopped: dict[str, Registered] = {}
+
+    @classmethod
+    def open(
+        cls,
+        url: str,
+        schema: str = SCHEMA,
+        store: Store | None = None,
+        projections: Mapping[str, Projection] = PROJECTIONS,
+        *,
+        stories: int = 10_000,
+    ) -> Self:
+        """Opens the read models in ``schema`` of the database at ``url``, which was migrated before.
+
+        ``store``: the ledger's log.  ``stories``: how many streams are remembered, so that their next event is folded
+        without reading those before it again."""
+        assert store is not None
+        return cls(url, schema, store, projections, stories=stories)
+
+    def close(self) -> None:
+        """Closes every connection but the store's."""
+        with self._lock:
+            self._drop_connection()
+        self.models.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- running --------------------------------------------------------------------------------------------------
+
+    def run_once(self, limit: int = BATCH, *, upto: int | None = None) -> int:
+        """Folds at most ``limit`` of the next events into the read models that are furthest behind.
+
+        Returns the position that every read model has reached which is built and did not fail; 0 if there is none.
+        """
+        with self._lock:
+            running = self._running()
+            if running:
+                self._step(running, limit, upto)
+                running = self._running()
+            return min((found.position for found in running.values()), default=0)
+
+    def catch_up(self, to: int | None = None) -> int:
+        """Folds up to a position, by default the present end of the log; builds what is missing first.
+
+        Returns the position that every read model has reached which did not fail, as ``run_once``."""
+        self.build()
+        to = self.store.head().position if to is None else to
+        while True:
+            position = self.run_once(upto=to)
+            if position >= to or position == 0:
+                return position
+
+    def follow(self, stop: threading.Event) -> None:
+        """Folds whatever comes, until ``stop`` is set; survives a database that goes away and comes back."""
+        pause = _FIRST_PAUSE_SECONDS
+        with self.store.listen() as tail:
+            while not stop.is_set():
+                try:
+                    head = self.store.head().position
+                    self.catch_up(head)
+                    tail.wait(head, _POLL_SECONDS)
+                    pause = _FIRST_PAUSE_SECONDS
+                except Exception as error:
+                    if not _is_passing(error):
+                        raise
+                    log.warning("projector_paused", error=str(error), seconds=pause)
+                    stop.wait(pause)
+                    pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    def _running(self) -> dict[str, Registered]:
+        """The read models whose table is of our version and whose fold did not fail here."""
+        registered = tables.registry(self._connected())
+        for name, stopped in list(self._stopped.items()):
+            found = registered.get(name)
+            if found is None or (found.generation, found.position) != (stopped.generation, stopped.position):
+                del self._stopped[name]
+        return {
+            name: registered[name]
+            for name, projection in self.projections.items()
+            if name in registered and registered[name].version == projection.version and name not in self._stopped
+        }
+
+    def _step(self, running: Mapping[str, Registered], limit: int, upto: int | None) -> None:
+        """One batch for those that are furthest behind; it ends where the next ones wait to be joined."""
+        position = min(found.position for found in running.values())
+        behind = [found for found in running.values() if found.position == position]
+        limit = min(limit, max(self._limits.get(found.name, limit) for found in behind))
+        group = {found.name: found for found in behind if self._limits.get(found.name, limit) >= limit}
+        ends = [found.position for found in running.values() if found.position > position]
+        events = self.store.read(position, limit, min(ends if upto is None else [*ends, upto], default=None))
+        if events:
+            self._advance(group, events)
+
+    def _advance(self, group: Mapping[str, Registered], events: Sequence[Recorded]) -> None:
+        """Folds a batch and writes what it changes; who fails is left behind, and tries again with fewer events."""
+        batch = Batch(events, [self.projections[name] for name in group], self._stories.before)
+        failures = batch.failures
+        is_written = False
+        while not is_written and (changes := {n: c for n, c in batch.changes.items() if n not in failures}):
+            try:
+                self._write(group, changes, events[-1].position)
+                is_written = True
+            except _Unwritable as unwritable:
+                failures[unwritable.name] = unwritable.error
+            except _Moved:
+                return
+        self._stories.keep(batch.stories.values())
+        for name in changes:
+            self._go_faster(name)
+        for name, error in failures.items():
+            self._slow_down(group[name], events, error)
+
+    def _write(self, group: Mapping[str, Registered], changes: Mapping[str, Change], position: int) -> None:
+        connection = self._connected()
+        with connection.transaction():
+            found = tables.lock(connection, list(changes))
+            if any(name not in found or not _is_same(found[name], group[name]) for name in changes):
+                raise _Moved
+            for name, change in changes.items():
+                try:
+                    apply(connection, Table(change.projection, group[name].generation), change)
+                except psycopg.Error as error:
+                    if is_passing(error):
+                        raise
+                    raise _Unwritable(name, error) from error
+            tables.move(connection, list(changes), position)
+        self.models.progress.moved(dict.fromkeys(changes, position))
+
+    def _go_faster(self, name: str) -> None:
+        if name in self._limits:
+            self._limits[name] *= _SLOWER
+            if self._limits[name] >= BATCH:
+                del self._limits[name]
+
+    def _slow_down(self, at: Registered, events: Sequence[Recorded], error: Exception) -> None:
+        """Closes in on the event at which a fold fails, and stops there."""
+        if len(events) > 1:
+            self._limits[at.name] = max(1, len(events) // _SLOWER)
+            return
+        self._limits.pop(at.name, None)
+        self._stopped[at.name] = at
+        event, message = events[0], f"{type(error).__name__}: {error}"
+        tables.report(self._connected(), at, event.position, event.stream, message)
+        log.error(
+            "projection_stopped", read_model=at.name, position=event.position, stream=event.stream, error=message,
+            exc_info=error,
+        )  # fmt: skip
+
+    def _connected(self) -> Connection:
+        if self._connection is None or self._connection.closed:
+            self._connection = tables.connect(self.url, self.schema)
+            tables.prefer_keys(self._connection)
+        return self._connection
+
+    def _drop_connection(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+_SLOWER = 8
+_POLL_SECONDS = 0.5
+_FIRST_PAUSE_SECONDS = 0.05
+_LONGEST_PAUSE_SECONDS = 5.0
+
+
+def apply(connection: Connection, table: Table, change: Change) -> None:
+    """Writes a change into a table; inside a transaction that holds the lock of the read model."""
+    keys = list(change.sums)
+    put, delete = summed(change, table.find(connection, keys) if keys else {})
+    table.delete(connection, delete)
+    table.put(connection, put)
+
+
+class _Moved(Exception):  # noqa: N818
+    """Somebody else moved the checkpoint."""
+
+
+class _Unwritable(Exception):  # noqa: N818
+    """The rows of a read model cannot be stored as they are."""
+
+    def __init__(self, name: str, error: psycopg.Error) -> None:
+        super().__init__(name)
+        self.name, self.error = name, error
+
+
+def _is_same(found: Registered, expected: Registered) -> bool:
+    return (found.version, found.generation, found.position) == (
+        expected.version, expected.generation, expected.position,
+    )  # fmt: skip
+
+
+def _is_passing(error: BaseException) -> bool:
+    """Whether the same may succeed a little later; the store's errors come with their cause."""
+    cause = error if isinstance(error, psycopg.Error) else error.__cause__
+    return isinstance(cause, psycopg.Error) and is_passing(cause)
+
+
+# --- stories ----------------------------------------------------------------------------------------------------------
+
+
+class Stories:
+    """The stories of streams, remembered at the versions they were last told to.
+
+    A version says all: a story at version 7 is the fold of seven events, whoever moves which checkpoint meanwhile."""
+
+    def __init__(self, load: Callable[[Sequence[str]], Mapping[str, Sequence[Recorded]]], limit: int) -> None:
+        self._load, self._limit = load, limit
+        self._stories: OrderedDict[str, Story] = OrderedDict()
+
+    def before(self, firsts: Mapping[str, int]) -> dict[str, Story | Exception]:
+        """Stream and version -> its story just before that version, taken out of here: give it back told on.
+
+        What cannot be told any more is the exception that says why."""
+        found: dict[str, Story | Exception] = {}
+        missing = []
+        for stream, first in firsts.items():
+            story = self._stories.pop(stream, None)
+            if story is not None and story.version == first - 1:
+                found[stream] = story
+            elif first == 1:
+                found[stream] = Story(stream, decider_of(stream).initial())
+            else:
+                missing.append(stream)
+        for stream, events in (self._load(missing) if missing else {}).items():
+            found[stream] = _told(stream, [event for event in events if event.version < firsts[stream]])
+        return found
+
+    def keep(self, stories: Iterable[Story]) -> None:
+        """Remembers stories; those that were not needed for longest are forgotten."""
+        for story in stories:
+            self._stories[story.stream] = story
+        while len(self._stories) > self._limit:
+            self._stories.popitem(last=False)
+
+
+def _told(stream: str, events: Sequence[Recorded]) -> Story | Exception:
+    try:
+        return fold(decider_of(stream), stream, events)
+    except Exception as error:
+        return error
