@@ -103,8 +103,9 @@ class Desk:
                     raise
         raise TryLater(f"others keep writing to {stream}")
 
-    async def fire(self, stream: str, now: datetime) -> int:
-        """Fires what has fallen due in a stream by ``now``; returns the number of decisions."""
+    async def fire(self, stream: str, now: datetime) -> tuple[int, datetime | None]:
+        """Fires what has fallen due in a stream by ``now``; returns the number of decisions, and when the stream's
+        next deadline comes."""
         entry = self._entry(stream)
         async with entry.lock:
             for _ in range(ATTEMPTS):
@@ -171,7 +172,7 @@ class Desk:
         entry.story = story if story.version else None
         return Answer("rejected", story.stream, code=code)
 
-    async def _fire(self, entry: _Entry, stream: str, now: datetime) -> int:
+    async def _fire(self, entry: _Entry, stream: str, now: datetime) -> tuple[int, datetime | None]:
         story = entry.story or await self._loaded(stream)
         version = story.version
         entry.story = None
@@ -180,7 +181,8 @@ class Desk:
         if fired:
             await self.store.submit(_clock_append(stream, version, fired))
         entry.story = story
-        return len(fired)
+        upcoming = next_deadline(decider_of(stream), story.state)
+        return len(fired), upcoming.fires_at if upcoming else None
 
     # --- looking things up ----------------------------------------------------------------------------------------
 

@@ -137,11 +137,9 @@ def _count_as_of(
 
 
 def _as_of(s: OrderState) -> dict[str, int]:
-    if not s.is_placed:
-        return {}
     is_breached = any(p.kind == "arrive_by" and p.state == "breached" for p in s.promises.values())
     return {
-        "placed": 1,
+        "placed": int(s.is_placed),
         "shipped": int(any(x.dispatched_at for x in s.shipments.values())),
         "arrived": int(any(x.arrived_at for x in s.shipments.values())),
         "breaches": int(is_breached),

@@ -165,7 +165,7 @@ def decide(s: BudgetState, asked: Asked, rules: Rulebook) -> list[Fact]:
     c = asked.command
     if isinstance(c, AuthoriseBudget):
         return _authorise(s, c, asked, rules)
-    if s.year == 0:
+    if not s.budget:
         raise Rejected("unknown_stream")
     if c.amount_fen <= 0:
         raise Rejected("wrong_amount")
@@ -184,7 +184,7 @@ def decide(s: BudgetState, asked: Asked, rules: Rulebook) -> list[Fact]:
 
 
 def _authorise(s: BudgetState, c: AuthoriseBudget, asked: Asked, rules: Rulebook) -> list[Fact]:
-    if s.year:
+    if s.budget:
         raise Rejected("wrong_state")
     if c.authorised_fen <= 0:
         raise Rejected("wrong_amount")

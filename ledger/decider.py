@@ -33,7 +33,7 @@ ROLES = (
 marketplace's own system, which speaks for buyers, merchants and carriers; ``auditor`` reads everything."""
 
 
-class Rejected(Exception):  # noqa: N818 - it is an answer, not a failure
+class Rejected(Exception):
     """The command makes no sense here; nothing happened.  ``code`` is stable and documented."""
 
     def __init__(self, code: str) -> None:

@@ -6,9 +6,9 @@
 Active means: review passed, TrustPass (诚信通) valid, fee paid, guarantees accepted, deposit paid in full or a top-up
 running, the programme live, and no cause of suspension.
 
-The deposit (保证金) covers refunds that escrow does not: first the free deposit, then the platform advances (垫付) up to
-a cap, and what is left is short.  A short refund is tried again, in the order of request, whenever money comes in or
-the cap is raised.  Balance = paid - drawn - recovered + reversed, never below 0.
+The deposit (保证金) covers refunds that escrow does not: first the free deposit, then the platform advances (垫付) up
+to a cap, and what is left is short.  A short refund is tried again, in the order of request, whenever money comes in
+or the cap is raised.  Balance = paid - drawn - recovered + reversed, never below 0.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from ledger.calendar import add_days, business_date, day_after, start_of
+from ledger.calendar import BEGINNING, add_days, business_date, day_after, start_of
 from ledger.decider import (
     FINANCE,
     MERCHANT,
@@ -279,6 +279,8 @@ class MerchantState(msgspec.Struct):
 
     rulebook: str | None = None
     merchant_id: str = ""
+    told_at: datetime = BEGINNING
+    """The latest instant that anything was received at."""
     stage: str = "none"
     category: str = ""
     trustpass_to_on: date | None = None
@@ -324,7 +326,7 @@ class MerchantState(msgspec.Struct):
 def evolve(s: MerchantState, event: Recorded) -> MerchantState:
     """The state after an event."""
     d = event.data
-    s.merchant_id = d.merchant_id
+    s.merchant_id, s.told_at = d.merchant_id, event.received_at
     _EVOLVE[type(d)](s, event, d)
     return s
 
@@ -366,6 +368,7 @@ def _annual_fee_paid(s: MerchantState, event: Recorded, d: AnnualFeePaid) -> Non
 
 def _deposit_requirement_set(s: MerchantState, event: Recorded, d: DepositRequirementSet) -> None:
     s.required_fen = d.required_fen
+    _end_top_up(s)
 
 
 def _deposit_paid(s: MerchantState, event: Recorded, d: DepositPaid) -> None:
@@ -475,7 +478,7 @@ def cover_key(order_id: str, refund_id: str) -> str:
 
 def deadlines(s: MerchantState) -> Iterator[Deadline]:
     """Every instant at which the clock will decide something about this merchant."""
-    if s.live_at and _may_be_active(s, s.live_at):
+    if s.live_at and s.told_at < s.live_at and _may_be_active(s, s.live_at):
         yield _deadline(s, "go_live", s.live_at, s.live_set_by)
     if s.top_up_due_at and s.stage == "active":
         yield _deadline(s, "top_up", s.top_up_due_at, s.top_up_set_by)
@@ -608,7 +611,7 @@ class CoverRefund(MerchantCommand, frozen=True, kw_only=True):
 
 
 class ReverseCover(MerchantCommand, frozen=True, kw_only=True):
-    """Carried from an order: a covered refund was undone."""
+    """Carried from an order: a covered refund was undone.  Refused: ``wrong_amount``."""
 
     roles = frozenset({POLICY})
     refund_id: str
@@ -735,6 +738,9 @@ def _record_annual_fee(s: MerchantState, c: RecordAnnualFee, asked: Asked, rules
         merchant_id=c.merchant_id, fee_fen=c.fee_fen, period_from_on=c.period_from_on, period_to_on=c.period_to_on,
         payment_ref=c.payment_ref, terms=_ref(rules),
     )  # fmt: skip
+    before = s.asked.get("payment/" + c.payment_ref)
+    if isinstance(before, AnnualFeePaid):  # in its own terms, which may be older than today's
+        fact = msgspec.structs.replace(fact, terms=before.terms)
     if _once(s, "payment/" + c.payment_ref, fact):
         return []
     _require(s, "approved", "active", "suspended")
@@ -778,8 +784,8 @@ def _cover_refund(s: MerchantState, c: CoverRefund, asked: Asked, rules: Ruleboo
 
 
 def _reverse_cover(s: MerchantState, c: ReverseCover, asked: Asked, rules: Rulebook) -> list[Fact]:
-    if cover_key(c.order_id, c.refund_id) not in s.covers and c.reversal_fen < 0:
-        raise Rejected("unknown_refund")
+    if c.reversal_fen <= 0:
+        raise Rejected("wrong_amount")
     return [
         CoverReversalRequested(
             merchant_id=c.merchant_id, refund_id=c.refund_id, order_id=c.order_id, reversal_fen=c.reversal_fen
@@ -797,7 +803,10 @@ def _record_receivable(s: MerchantState, c: RecordReceivable, asked: Asked, rule
 
 
 def _raise_cap(s: MerchantState, c: RaiseAdvanceCap, asked: Asked, rules: Rulebook) -> list[Fact]:
-    if c.cap_fen < advance_cap_fen(s, rules):
+    before_fen = advance_cap_fen(s, rules)
+    if c.cap_fen == before_fen:
+        return []
+    if c.cap_fen < before_fen:
         raise Rejected("lower_than_before")
     return [
         AdvanceCapRaised(

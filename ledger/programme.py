@@ -109,13 +109,13 @@ def _publish(s: RulebookState, c: PublishRulebook, asked: Asked) -> list[Fact]:
     except msgspec.ValidationError:
         raise Rejected("bad_rulebook") from None
     before = s.published.get(rules.rulebook)
-    if before is not None:
-        if before.rules.sha256 == rules.sha256:
-            return []
-        raise Rejected("id_taken")
+    if before and before.rules.sha256 == rules.sha256 and rules.rulebook not in s.withdrawn:
+        return []
     in_force = s.in_force(asked.received_at)
     if in_force and rules.effective_from_at < add_days(asked.received_at, in_force.programme.notice_days):
         raise Rejected("notice_too_short")
+    if before:
+        raise Rejected("id_taken")
     return [
         RulebookPublished(
             rulebook=rules.rulebook, effective_from_at=rules.effective_from_at, body=c.body,

@@ -6,7 +6,7 @@ import msgspec
 
 from ledger.budgets import BudgetState
 from ledger.decider import Story
-from projections.projection import Projection, Row
+from projections.projection import Key, Projection, Row
 
 THRESHOLDS_PERCENT = (80, 95, 100)
 
@@ -44,4 +44,11 @@ def rows(story: Story) -> Iterable[BudgetBurn]:
     return (row,)
 
 
-projection = Projection("budget_burn", 1, BudgetBurn, ("budget",), frozenset({"budget"}), rows=rows, is_sum=False)
+def stream_of(key: Key) -> str:
+    """The budget's stream."""
+    return f"budget-{key[0]}"
+
+
+projection = Projection(
+    "budget_burn", 1, BudgetBurn, ("budget",), frozenset({"budget"}), rows=rows, is_sum=False, stream_of=stream_of
+)

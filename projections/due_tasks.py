@@ -6,7 +6,7 @@ from datetime import datetime
 
 from ledger.decider import Story
 from ledger.streams import decider_of
-from projections.projection import Projection, Row
+from projections.projection import Key, Projection, Row
 
 
 class DueTask(Row):
@@ -30,7 +30,12 @@ def rows(story: Story) -> Iterable[DueTask]:
     ]
 
 
+def stream_of(key: Key) -> str:
+    """The first part of the key."""
+    return str(key[0])
+
+
 projection = Projection(
-    "due_tasks", 1, DueTask, ("stream", "deadline", "key"), frozenset({"order", "merchant"}), rows=rows, is_sum=False,
+    "due_tasks", 1, DueTask, ("stream", "deadline", "key"), frozenset({"order", "merchant"}), rows=rows, is_sum=False, stream_of=stream_of,
     indexes=(("fires_at",),),
 )  # fmt: skip

@@ -9,7 +9,7 @@ from ledger import orders
 from ledger.decider import Story, next_deadline
 from ledger.orders.goods import last_receipt_at
 from ledger.orders.state import ClaimState, OrderState
-from projections.projection import Projection, Row
+from projections.projection import Key, Projection, Row
 
 
 class PromiseStatus(msgspec.Struct, frozen=True):
@@ -86,4 +86,11 @@ def _claim_status(c: ClaimState) -> ClaimStatus:
     return ClaimStatus(c.claim_id, c.kind, c.state, c.refund_fen or c.amount_fen, due_at)
 
 
-projection = Projection("order_status", 1, OrderStatus, ("order_id",), frozenset({"order"}), rows=rows, is_sum=False)
+def stream_of(key: Key) -> str:
+    """The order's stream."""
+    return f"order-{key[0]}"
+
+
+projection = Projection(
+    "order_status", 1, OrderStatus, ("order_id",), frozenset({"order"}), rows=rows, is_sum=False, stream_of=stream_of
+)

@@ -52,6 +52,8 @@ class Projection(msgspec.Struct, frozen=True):
     """What a single event adds, where no state is needed."""
     is_sum: bool = True
     """Many subjects add to a row; else each row belongs to one subject and is replaced."""
+    stream_of: Callable[[Key], str] | None = None
+    """The stream whose story a row shows, by its key, where it is one stream's."""
     read: Callable[[Iterator[Any]], Iterator[Any]] = as_stored
     """Stored rows in key order -> rows as shown: ratios, running balances."""
     shown: type[msgspec.Struct] | None = None

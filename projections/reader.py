@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
-import msgspec
 import psycopg
 from psycopg import sql
 from psycopg_pool import ConnectionPool
@@ -25,7 +24,7 @@ from projections.tables import Connection, Query, Registered, Table, Where
 __all__ = ["NotBuilt", "Query", "ReadModels", "Snapshot", "Where"]
 
 
-class NotBuilt(LookupError):  # noqa: N818
+class NotBuilt(LookupError):
     """The read model has no table yet: nobody has built it since the schema was migrated."""
 
 

@@ -7,10 +7,11 @@ with the live one, and one UPDATE of the registry makes it the live one: no read
 
 import gc
 import multiprocessing
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from itertools import zip_longest
 from multiprocessing.connection import Connection as Pipe
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 import psycopg
@@ -22,7 +23,7 @@ from projections import replay, tables
 from projections.projection import Key, Projection, Row, add
 from projections.replay import Batch, FoldFailed, Rows, Telling
 from projections.stories import Stories
-from projections.tables import Connection, Registered, Table
+from projections.tables import Connection, Query, Registered, Table
 
 log = structlog.get_logger("projections")
 
@@ -105,7 +106,14 @@ class _Rebuild:
     """One call of ``rebuild``, holding the lock."""
 
     def __init__(
-        self, url: str, schema: str, store: Store, connection: Connection, processes: int, progress: Progress, chunk: int
+        self,
+        url: str,
+        schema: str,
+        store: Store,
+        connection: Connection,
+        processes: int,
+        progress: Progress,
+        chunk: int,
     ) -> None:
         self.url, self.schema, self.store = url, schema, store
         self.connection, self.processes, self.progress, self.chunk = connection, processes, progress, chunk
@@ -173,9 +181,7 @@ class _Rebuild:
     def _fold_parts(self, part: Part) -> dict[str, int]:
         """Folds the parts, all but the first in other processes; adds up what they say; rows by table."""
         with ExitStack() as children, _without_gc():
-            others = [
-                children.enter_context(_Child(part._replace(part=number))) for number in range(1, self.processes)
-            ]
+            others = [children.enter_context(_Child(part._replace(part=number))) for number in range(1, self.processes)]
             folded, written = fold_part(part, self.store, self._partly)
             for other in others:
                 more, rows = other.result()
@@ -202,13 +208,185 @@ class _Rebuild:
     # --- comparing ------------------------------------------------------------------------------------------------
 
     def _compared(self, live: Connection, found: Registered, table: Table, rebuilt: Rebuilt) -> Rebuilt:
-        projection = table.projection
-        is_same_version = found.version == projection.version
+        old = Table(table.projection, found.generation)
+        is_same_version = found.version == table.projection.version
         if not is_same_version:
-            return msgspec.structs.replace(rebuilt, outcome="changed")
-        old = Table(projection, found.generation)
-        differences, first = _compare(old, old.raw(live), table.raw(self.connection))
-        if first is None:
-            return msgspec.structs.replace(rebuilt, outcome="same")
-        log.error("rebuild_differs", read_model=projection.name, differences=differences, key=first.key)
-        return msgspec.structs.replace(rebuilt, outcome="different", differences=differences, first=first)
+            rebuilt = msgspec.structs.replace(rebuilt, outcome="changed")
+            if not tables.is_shaped_like(live, old):
+                return msgspec.structs.replace(rebuilt, differences=rebuilt.rows)
+        if _is_equal(old.raw(live), table.raw(self.connection)):
+            return rebuilt if rebuilt.outcome == "changed" else msgspec.structs.replace(rebuilt, outcome="same")
+        with self.connection.transaction():
+            differences, first = _compared(old.read(live, Query()), table.read(self.connection, Query()), table)
+        if is_same_version:
+            log.error("rebuild_differs", read_model=rebuilt.name, differences=differences, key=first and first.key)
+            rebuilt = msgspec.structs.replace(rebuilt, outcome="different")
+        return msgspec.structs.replace(rebuilt, differences=differences, first=first)
+
+    # --- swapping -------------------------------------------------------------------------------------------------
+
+    def _swap(
+        self,
+        ready: Mapping[str, Rebuilt],
+        wanted: Mapping[str, Projection],
+        generations: Mapping[str, int],
+        position: int,
+    ) -> dict[str, Rebuilt]:
+        """Lets the new tables catch up with the live ones, and puts them in their place."""
+        stories = Stories(self.store.load_streams, _STORIES)
+        done = {}
+        for name, rebuilt in ready.items():
+            try:
+                self._swap_one(Table(wanted[name], generations[name]), position, stories)
+                done[name] = rebuilt
+            except FoldFailed as failed:
+                done[name] = msgspec.structs.replace(rebuilt, outcome="failed", error=str(failed))
+        return done
+
+    def _swap_one(self, table: Table, position: int, stories: Stories) -> None:
+        name = table.projection.name
+        while True:
+            with self.connection.transaction():
+                found = tables.lock(self.connection, [name]).get(name)
+                goal = found.position if found else position
+                if goal - position <= _LAST_STEP:
+                    # Only now, with the runners waiting: the rest is short.
+                    self._catch_up(table, position, goal, stories)
+                    tables.register(self.connection, table.projection, table.generation, goal)
+                    return
+            position = self._catch_up(table, position, goal, stories)
+
+    def _catch_up(self, table: Table, position: int, goal: int, stories: Stories) -> int:
+        while position < goal:
+            events = self.store.read(position, _STEP, goal)
+            batch = Batch(events, [table.projection], stories.before)
+            for error in batch.failures.values():
+                last = events[-1]
+                raise FoldFailed([table.projection.name], last.position, last.stream, repr(error)) from error
+            with self.connection.transaction():
+                table.apply(self.connection, batch.changes[table.projection.name])
+            stories.keep(batch.stories.values())
+            position = events[-1].position
+        return position
+
+    def _drop_retired(self, names: Iterable[str]) -> None:
+        """Drops what is not live; a table that is being read longer than we care to wait is left to the next time."""
+        for name in tables.retired(self.connection, names, tables.registry(self.connection)):
+            try:
+                tables.drop(self.connection, name)
+            except psycopg.errors.LockNotAvailable:
+                log.info("retired_table_kept", table=name)
+
+
+_STORIES = 10_000
+_STEP = 5_000
+_LAST_STEP = 1_000
+
+
+def _is_equal(live: Iterator[bytes], rebuilt: Iterator[bytes]) -> bool:
+    """Both are read to their ends, or closed."""
+    with closing(live), closing(rebuilt):  # type: ignore[type-var]
+        return all(a == b for a, b in zip_longest(live, rebuilt))
+
+
+def _compared(live: Iterator[Row], rebuilt: Iterator[Row], table: Table) -> tuple[int, Difference | None]:
+    """How many rows differ, and the first one; both in key order."""
+    key_of = table.projection.key_of
+    differences, first = 0, None
+    mine, other = next(live, None), next(rebuilt, None)
+    while mine is not None or other is not None:
+        key = min(key_of(row) for row in (mine, other) if row is not None)
+        a = mine if mine is not None and key_of(mine) == key else None
+        b = other if other is not None and key_of(other) == key else None
+        if a != b:
+            differences += 1
+            first = first or Difference(key, a, b)
+        mine, other = (next(live, None) if a else mine), (next(rebuilt, None) if b else other)
+    return differences, first
+
+
+# --- one process's part -----------------------------------------------------------------------------------------------
+
+
+def fold_part(part: Part, store: Store, progress: Callable[[int], None]) -> tuple[dict[str, Rows], dict[str, int]]:
+    """Folds a part of the streams to their ends.  Rows that belong to one stream go to the tables; those that add up
+    are returned, beside the number of the others."""
+    telling = Telling(part.projections)
+    partition = None if part.parts == 1 else (part.part, part.parts)
+    for chunk in store.scan(upto=part.upto, chunk=part.chunk, partition=partition):
+        telling.tell(chunk)
+        if chunk:
+            progress(chunk[-1].position)
+    rows = telling.rows()
+    written = dict.fromkeys(part.projections, 0)
+    with tables.connect(part.url, part.schema) as connection:
+        for name, projection in part.projections.items():
+            if not projection.is_sum:
+                found = rows.pop(name)
+                Table(projection, part.generations[name]).copy_in(connection, found.values())
+                written[name] = len(found)
+    return rows, written
+
+
+class _Child:
+    """Another process that folds a part."""
+
+    def __init__(self, part: Part) -> None:
+        # Not forked: threads and connections of this process would not survive it.
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe(duplex=False)
+        self._process = context.Process(target=_fold_in_child, args=(part, theirs), daemon=True)
+        self._projections = part.projections
+        self._process.start()
+        theirs.close()
+
+    def __enter__(self) -> "_Child":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pipe.close()
+        self._process.terminate()
+        self._process.join()
+
+    def result(self) -> tuple[dict[str, list[Row]], dict[str, int]]:
+        """What ``fold_part`` returned there; raises what it raised."""
+        try:
+            kind, answer = self._pipe.recv()
+        except EOFError:
+            raise RuntimeError("a process of the rebuild died") from None
+        if kind == "error":
+            raise answer
+        return answer  # type: ignore[no-any-return]
+
+
+def _fold_in_child(part: Part, pipe: Pipe) -> None:
+    try:
+        with Store.open(part.url, part.schema, wire=WIRE) as store, _without_gc():
+            rows, written = fold_part(part, store, lambda position: None)
+        pipe.send(("done", ({name: list(found.values()) for name, found in rows.items()}, written)))
+    except FoldFailed as failed:
+        pipe.send(("error", failed))
+    except Exception as error:
+        pipe.send(("error", RuntimeError(f"{type(error).__name__}: {error}")))
+
+
+@contextmanager
+def _without_gc() -> Iterator[None]:
+    """States and rows make no cycles; looking for some among millions of them would cost a third of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@contextmanager
+def _alone(connection: Connection, schema: str) -> Iterator[None]:
+    """Waits for another rebuild of the same ledger; the lock is gone when the process is."""
+    tables.lock_rebuild(connection, schema)
+    try:
+        yield
+    finally:
+        tables.unlock_rebuild(connection, schema)

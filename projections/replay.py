@@ -34,12 +34,23 @@ def fold_rows(chunks: Iterable[Sequence[Recorded]], projections: Mapping[str, Pr
     return telling.rows()
 
 
+class FoldFailed(Exception):
+    """A fold raised: of these read models, at this event."""
+
+    def __init__(self, names: Sequence[str], position: int, stream: str, message: str) -> None:
+        super().__init__(names, position, stream, message)
+        self.names, self.position, self.stream, self.message = list(names), position, stream, message
+
+    def __str__(self) -> str:
+        return f"at position {self.position} of {self.stream}: {self.message}"
+
+
 class Telling:
     """Stories under way, and what is already known of the rows."""
 
     def __init__(self, projections: Mapping[str, Projection]) -> None:
         self.projections = projections
-        self._stories: dict[str, Story] = {}
+        self.stories: dict[str, Story] = {}
         self._rows: dict[str, Rows] = {name: {} for name in projections}
         kinds = {kind for p in projections.values() for kind in p.streams}
         self._kinds = {kind: _Kind(DECIDERS[kind], projections) for kind in kinds}
@@ -56,17 +67,17 @@ class Telling:
                 add(self._rows[projection.name], projection, projection.contributions(event))  # type: ignore[misc]
 
     def _evolve(self, kind: "_Kind", event: Recorded) -> None:
-        story = self._stories.get(event.stream)
+        story = self.stories.get(event.stream)
         if story is None:
-            story = self._stories[event.stream] = Story(event.stream, kind.decider.initial())
+            story = self.stories[event.stream] = Story(event.stream, kind.decider.initial())
         fold(kind.decider, event.stream, (event,), story)
 
     def rows(self) -> dict[str, Rows]:
         """The rows now; the stories are over."""
-        for stream, story in self._stories.items():
+        for stream, story in self.stories.items():
             for projection in self._kinds[stream.partition("-")[0]].tellers:
                 add(self._rows[projection.name], projection, projection.rows(story))  # type: ignore[misc]
-        self._stories.clear()
+        self.stories.clear()
         return {name: settled(self.projections[name], rows) for name, rows in self._rows.items()}
 
 

@@ -6,24 +6,23 @@ checkpoint moved, and goes on from there.  A fold that raises stops its own read
 """
 
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
 import psycopg
 import structlog
 
-from ledger.decider import Story, fold
 from ledger.events import Recorded
 from ledger.log_library import SCHEMA
 from ledger.log_writer import is_passing
 from ledger.store import Store
-from ledger.streams import decider_of
 from projections import PROJECTIONS, tables
 from projections.projection import Projection
 from projections.reader import ReadModels
-from projections.replay import Batch, Change, summed
+from projections.rebuild import Progress, Rebuilt, outdated, rebuild
+from projections.replay import Batch, Change
+from projections.stories import Stories
 from projections.tables import Connection, Registered, Table
 
 log = structlog.get_logger("projections")
@@ -84,12 +83,16 @@ class Projector:
 
         Returns the position that every read model has reached which is built and did not fail; 0 if there is none.
         """
+        return self._run(limit, upto) or 0
+
+    def _run(self, limit: int, upto: int | None) -> int | None:
+        """The same, with ``None`` if no read model is running."""
         with self._lock:
             running = self._running()
             if running:
                 self._step(running, limit, upto)
                 running = self._running()
-            return min((found.position for found in running.values()), default=0)
+            return min((found.position for found in running.values()), default=None)
 
     def catch_up(self, to: int | None = None) -> int:
         """Folds up to a position, by default the present end of the log; builds what is missing first.
@@ -98,9 +101,24 @@ class Projector:
         self.build()
         to = self.store.head().position if to is None else to
         while True:
-            position = self.run_once(upto=to)
-            if position >= to or position == 0:
-                return position
+            position = self._run(BATCH, to)
+            if position is None or position >= to:
+                return position or 0
+
+    def build(self) -> list[Rebuilt]:
+        """Builds every read model that has no table, or one of an earlier version of its projection."""
+        missing = outdated(self.models.status(), self.projections)
+        return self.rebuild(missing) if missing else []
+
+    def rebuild(
+        self, names: Iterable[str] | None = None, *, processes: int = 1, progress: Progress = lambda done, total: None
+    ) -> list[Rebuilt]:
+        """Folds read models, by default all, again from the first event, compares and swaps: see ``rebuild.py``.
+
+        ``processes``: how many share the work; ``progress(done, total)`` is told how many events are folded.
+        ``KeyError`` if there is none of a name."""
+        wanted = {name: self.projections[name] for name in (self.projections if names is None else names)}
+        return rebuild(self.url, self.schema, self.store, wanted, processes=processes, progress=progress)
 
     def follow(self, stop: threading.Event) -> None:
         """Folds whatever comes, until ``stop`` is set; survives a database that goes away and comes back."""
@@ -170,7 +188,7 @@ class Projector:
                 raise _Moved
             for name, change in changes.items():
                 try:
-                    apply(connection, Table(change.projection, group[name].generation), change)
+                    Table(change.projection, group[name].generation).apply(connection, change)
                 except psycopg.Error as error:
                     if is_passing(error):
                         raise
@@ -216,19 +234,11 @@ _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 5.0
 
 
-def apply(connection: Connection, table: Table, change: Change) -> None:
-    """Writes a change into a table; inside a transaction that holds the lock of the read model."""
-    keys = list(change.sums)
-    put, delete = summed(change, table.find(connection, keys) if keys else {})
-    table.delete(connection, delete)
-    table.put(connection, put)
-
-
-class _Moved(Exception):  # noqa: N818
+class _Moved(Exception):
     """Somebody else moved the checkpoint."""
 
 
-class _Unwritable(Exception):  # noqa: N818
+class _Unwritable(Exception):
     """The rows of a read model cannot be stored as they are."""
 
     def __init__(self, name: str, error: psycopg.Error) -> None:
@@ -246,48 +256,3 @@ def _is_passing(error: BaseException) -> bool:
     """Whether the same may succeed a little later; the store's errors come with their cause."""
     cause = error if isinstance(error, psycopg.Error) else error.__cause__
     return isinstance(cause, psycopg.Error) and is_passing(cause)
-
-
-# --- stories ----------------------------------------------------------------------------------------------------------
-
-
-class Stories:
-    """The stories of streams, remembered at the versions they were last told to.
-
-    A version says all: a story at version 7 is the fold of seven events, whoever moves which checkpoint meanwhile."""
-
-    def __init__(self, load: Callable[[Sequence[str]], Mapping[str, Sequence[Recorded]]], limit: int) -> None:
-        self._load, self._limit = load, limit
-        self._stories: OrderedDict[str, Story] = OrderedDict()
-
-    def before(self, firsts: Mapping[str, int]) -> dict[str, Story | Exception]:
-        """Stream and version -> its story just before that version, taken out of here: give it back told on.
-
-        What cannot be told any more is the exception that says why."""
-        found: dict[str, Story | Exception] = {}
-        missing = []
-        for stream, first in firsts.items():
-            story = self._stories.pop(stream, None)
-            if story is not None and story.version == first - 1:
-                found[stream] = story
-            elif first == 1:
-                found[stream] = Story(stream, decider_of(stream).initial())
-            else:
-                missing.append(stream)
-        for stream, events in (self._load(missing) if missing else {}).items():
-            found[stream] = _told(stream, [event for event in events if event.version < firsts[stream]])
-        return found
-
-    def keep(self, stories: Iterable[Story]) -> None:
-        """Remembers stories; those that were not needed for longest are forgotten."""
-        for story in stories:
-            self._stories[story.stream] = story
-        while len(self._stories) > self._limit:
-            self._stories.popitem(last=False)
-
-
-def _told(stream: str, events: Sequence[Recorded]) -> Story | Exception:
-    try:
-        return fold(decider_of(stream), stream, events)
-    except Exception as error:
-        return error

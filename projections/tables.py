@@ -17,6 +17,7 @@ from psycopg import sql
 from psycopg.rows import tuple_row
 
 from projections.projection import Key, Projection, Row
+from projections.replay import Change, summed
 
 Connection = psycopg.Connection[Any]
 
@@ -122,6 +123,13 @@ class Table:
         if keys:
             connection.execute(self._statements.delete, _transposed(keys, self.width), prepare=True)
 
+    def apply(self, connection: Connection, change: Change) -> None:
+        """Writes what a batch of events changes; inside a transaction that holds the lock of the read model."""
+        keys = list(change.sums)
+        put, delete = summed(change, self.find(connection, keys) if keys else {})
+        self.delete(connection, delete)
+        self.put(connection, put)
+
     def read(self, connection: Connection, query: "Query") -> Iterator[Row]:
         """The rows that ``query`` asks for, streamed; inside a transaction."""
         statement, parameters = _select(self, query)
@@ -211,9 +219,7 @@ def _statements(projection: Projection, name: str) -> _Statements:
     keys = columns[: len(projection.key)]
     table = sql.Identifier(name)
     key_names, key_arrays = _names(keys), _arrays(keys)
-    join = sql.SQL(" AND ").join(
-        sql.SQL("t.{0} = wanted.{0}").format(sql.Identifier(column.name)) for column in keys
-    )
+    join = sql.SQL(" AND ").join(sql.SQL("t.{0} = wanted.{0}").format(sql.Identifier(column.name)) for column in keys)
     return _Statements(
         drop=sql.SQL("DROP TABLE IF EXISTS {}").format(table),
         create=sql.SQL("CREATE TABLE {} ({})").format(table, sql.SQL(", ").join(map(_definition, columns))),
@@ -274,9 +280,7 @@ def _converted(columns: Sequence[Column]) -> sql.Composed:
 
 
 def _excluded(columns: Sequence[Column]) -> sql.Composed:
-    return sql.SQL(", ").join(
-        sql.SQL("{0} = excluded.{0}").format(sql.Identifier(column.name)) for column in columns
-    )
+    return sql.SQL(", ").join(sql.SQL("{0} = excluded.{0}").format(sql.Identifier(column.name)) for column in columns)
 
 
 def _trusted(text: str) -> sql.SQL:
@@ -314,7 +318,10 @@ def _select(table: Table, query: Query) -> tuple[sql.Composed, list[Any]]:
     key = table.projection.key
     conditions: list[sql.Composable] = [sql.SQL("true")]
     parameters: list[Any] = []
-    for column, operator, value in [*(Where(k, "=", v) for k, v in zip(key, query.key_prefix, strict=False)), *query.where]:
+    for column, operator, value in [
+        *(Where(k, "=", v) for k, v in zip(key, query.key_prefix, strict=False)),
+        *query.where,
+    ]:
         if column not in names or operator not in get_args(Operator):
             raise ValueError(f"{table.projection.name} cannot be searched by {column} {operator}")
         conditions.append(sql.SQL("t.{} {} %b").format(sql.Identifier(column), sql.SQL(operator)))
@@ -401,6 +408,41 @@ def register(connection: Connection, projection: Projection, generation: int, po
     connection.execute(_REGISTER, [projection.name, projection.version, generation, position])
 
 
+def is_shaped_like(connection: Connection, table: "Table") -> bool:
+    """Whether the table in the database has the columns that the projection has today."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql.SQL("SELECT * FROM {} LIMIT 0").format(sql.Identifier(table.name)))
+        found = [(column.name, column.type_display) for column in cursor.description or ()]
+    return found == [(column.name, _DISPLAYED[column.base_type]) for column in table.columns]
+
+
+_DISPLAYED = {
+    "text": "text", "bigint": "int8", "boolean": "bool", "timestamptz": "timestamptz", "date": "date", "json": "json",
+}  # fmt: skip
+
+
+def drop(connection: Connection, name: str) -> None:
+    """Drops a table that is not live; waits for its readers two seconds at most, and nobody else waits for us."""
+    with connection.transaction():
+        connection.execute("SET LOCAL lock_timeout TO '2s'")
+        connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(name)))
+
+
+_REBUILD_LOCK = "(hashtextextended('rebuild ' || %b::text, 0))"
+
+
+def lock_rebuild(connection: Connection, schema: str) -> None:
+    """Waits until no other session rebuilds read models of this ledger; held until the session ends."""
+    with connection.transaction():
+        connection.execute("SET LOCAL lock_timeout TO 0")
+        connection.execute("SELECT pg_advisory_lock" + _REBUILD_LOCK, [schema])
+
+
+def unlock_rebuild(connection: Connection, schema: str) -> None:
+    """The next one may rebuild."""
+    connection.execute("SELECT pg_advisory_unlock" + _REBUILD_LOCK, [schema])
+
+
 def retired(connection: Connection, names: Iterable[str], live: Mapping[str, Registered]) -> list[str]:
     """The tables of read models that are not live: left by a rebuild that was done, or that died."""
     patterns = [f"{name}\\_\\_%" for name in names]
@@ -410,9 +452,7 @@ def retired(connection: Connection, names: Iterable[str], live: Mapping[str, Reg
         [patterns],
     )
     alive = {table_name(x.name, x.generation) for x in live.values()}
-    return sorted(
-        name for (name,) in found if name not in alive and name.rpartition("__")[2].isdigit()
-    )
+    return sorted(name for (name,) in found if name not in alive and name.rpartition("__")[2].isdigit())
 
 
 # --- connections ------------------------------------------------------------------------------------------------------

@@ -31,7 +31,8 @@ def _release(s: OrderState) -> Decisions:
     """What the buyer has received and no claim holds goes to the merchant, less commission."""
     lines = _releasable(s) if s.has_receipt else ()
     goods_fen = sum(x.goods_fen for x in lines)
-    freight_fen = _releasable_freight(s, goods_fen) if s.has_receipt else 0
+    is_freight_earned = s.has_receipt or not any(line.free_units for line in s.lines.values())
+    freight_fen = _releasable_freight(s, goods_fen) if is_freight_earned else 0
     commission_fen = commission_target(s, s.kept_fen + goods_fen) - s.commission_fen
     if not (goods_fen or freight_fen or s.commission_escrow_fen):
         return
@@ -84,7 +85,7 @@ def _follow_rebate(s: OrderState, rules: Rulebook, refund_id: str | None) -> Dec
         )  # fmt: skip
     elif target < s.rebate_fen:
         yield e.RebateClawedBack(**ids(s), target_fen=target, rebate_fen=s.rebate_fen - target, refund_id=refund_id)
-    elif target == 0 and not s.is_rebate_settled:
+    elif target == 0 and not s.is_rebate_settled and not (cainiao_fen and s.terms.rebate_share_bp):
         yield e.RebateDenied(**ids(s), cause=_denial(s))  # type: ignore[arg-type]
 
 

@@ -500,8 +500,8 @@ class ReceiptPresumed(OrderDecision, frozen=True, kw_only=True):
 
 class ClaimReserved(OrderDecision, frozen=True, kw_only=True):
     """Units and money are set aside for a claim, so that no other claim and no release can take them.
-    ``parcels`` says which of the units came in which delivered parcel; ``freight_escrow_fen`` is the part of the freight
-    that still lies in escrow; ``answer_at``: by when the merchant has to answer, null if nobody is asked."""
+    ``parcels`` says which of the units came in which delivered parcel; ``freight_escrow_fen`` is the part of the
+    freight that still lies in escrow; ``answer_at``: by when the merchant has to answer, null if nobody is asked."""
 
     rule: ClassVar[str] = "refund"
     claim_id: str
@@ -516,11 +516,12 @@ class ClaimReserved(OrderDecision, frozen=True, kw_only=True):
 
 
 class ClaimReleased(OrderDecision, frozen=True, kw_only=True):
-    """The claim is over without a refund; what it had reserved is free again."""
+    """The claim is over without a refund; what it had reserved is free again.  ``superseded``: a broken promise refunds
+    the same units anyway."""
 
     rule: ClassVar[str] = "refund"
     claim_id: str
-    cause: Literal["withdrawn", "lapsed"]
+    cause: Literal["withdrawn", "lapsed", "superseded"]
 
 
 class RefundDenied(OrderDecision, frozen=True, kw_only=True):

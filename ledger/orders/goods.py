@@ -264,9 +264,7 @@ def follow_scans(s: OrderState, shipment: ShipmentState, rules: Rulebook) -> Dec
 def _follow_dispatch(s: OrderState, shipment: ShipmentState, scan: Scan | None) -> Decisions:
     before, now = shipment.dispatched_at, earliest(scan) if scan else None
     if before and (now is None or now > before):
-        yield At(
-            before, e.DispatchRevised(**ids(s), shipment_id=shipment.shipment_id, from_at=before, to_at=None)
-        )
+        yield At(before, e.DispatchRevised(**ids(s), shipment_id=shipment.shipment_id, from_at=before, to_at=None))
         before = None
     if scan and now and before is None:
         dispatched = e.UnitsDispatched(

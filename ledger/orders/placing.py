@@ -8,6 +8,7 @@ from ledger.orders import events as e
 from ledger.orders.asking import OrderCommand, ids, once, require_placed
 from ledger.orders.goods import last_receipt_at
 from ledger.orders.promises import fires_at
+from ledger.orders.refunds import is_last_under_reduction
 from ledger.orders.state import OrderState
 from ledger.rulebook import Rulebook
 
@@ -27,7 +28,8 @@ class PromiseWanted(e.Value, frozen=True, kw_only=True):
 class PlaceOrder(OrderCommand, frozen=True, kw_only=True):
     """Place an order with an active power merchant; its terms are frozen here.
 
-    Refused, in this order: ``merchant_not_active``, ``bad_lines``, ``total_wrong``, ``due_in_past``, ``id_reused``."""
+    Refused, in this order: ``wrong_state`` (the id is taken), ``not_allowed`` (for another buyer),
+    ``merchant_not_active``, ``bad_lines``, ``total_wrong``, ``due_in_past``."""
 
     roles = frozenset({BUYER})
     creates = opens_term = True
@@ -48,7 +50,7 @@ class PlaceOrder(OrderCommand, frozen=True, kw_only=True):
 
 class CapturePayment(OrderCommand, frozen=True, kw_only=True):
     """The provider holds the buyer's money.  What the order did not ask for (late, twice, another amount) is recorded
-    as stray and sent back.  Refused: ``id_reused``."""
+    as stray and sent back.  Refused: ``wrong_amount`` (nothing), ``id_reused``."""
 
     roles = frozenset({PAYMENT})
     amount_fen: int
@@ -134,6 +136,7 @@ def _lines_are_good(c: PlaceOrder) -> bool:
         and all(x.units > 0 and x.line_fen >= 0 for x in c.lines)
         and len(promise_ids) == len(c.promises)
         and all(p.line_ids and line_ids.issuperset(p.line_ids) for p in c.promises)
+        and all(len(set(p.line_ids)) == len(p.line_ids) for p in c.promises)
         and all((p.remedy == "damages") == (p.kind == "dispatch_by") for p in c.promises)
     )
 
@@ -208,7 +211,7 @@ def cancel_units(s: OrderState, c: CancelUnits, asked: Asked, rules: Rulebook) -
         raise Rejected("bad_lines")
     if c.units > line.units - line.cancelled_units - s.units(c.line_id, lambda x: x.ended is None):
         raise Rejected("units_shipped")
-    if c.units > line.free_units:
+    if c.units > line.free_units or is_last_under_reduction(s, line, c.units):
         raise Rejected("units_not_free")
     return [fact]
 

@@ -134,11 +134,10 @@ def fires_at(due_at: datetime, rules: Rulebook) -> datetime:
 # --- React: facts that keep, void or contradict a promise ----------------------------------------------------------
 
 
-def keep(s: OrderState, *, holds_from_fact: bool = False) -> Decisions:
+def keep(s: OrderState) -> Decisions:
     """Each open promise whose units have all come (or gone) in time is kept; each with no units left is void.
 
-    It is kept from the instant the last unit came, whenever that was recorded; ``holds_from_fact``: units were called
-    off, and what is left has been in time all along."""
+    It is kept from the instant the last unit came or was called off, whenever that was recorded."""
     for promise in s.promises.values():
         if promise.state != "open" or s.paid_at is None:
             continue
@@ -153,7 +152,7 @@ def keep(s: OrderState, *, holds_from_fact: bool = False) -> Decisions:
                 **ids(s), promise_id=promise.promise_id, kind=promise.kind, lines=promised, due_at=promise.due_at,
                 kept_at=kept_at,
             )  # fmt: skip
-            yield kept if holds_from_fact else At(kept_at, kept)
+            yield At(max([kept_at, *(x.cancelled_at for x in _lines(s, promise) if x.cancelled_at)]), kept)
 
 
 def void(s: OrderState, promise: PromiseState, cause: str) -> e.PromiseVoided:
@@ -230,6 +229,7 @@ def breach(s: OrderState, promise: PromiseState, late: tuple[e.Units, ...], rule
         yield from refunds.pay_damages(s, promise.promise_id, _damages_fen(s, late, rules), rules)
     else:
         whole = any(s.lines[x].is_indivisible for x in promise.line_ids)
+        yield from refunds.supersede(s, None if whole else late)
         wanted = refunds.all_free_units(s) if whole else refunds.free_part(s, late)
         yield from refunds.refund_breach(s, promise.promise_id, wanted, promise.due_at, rules)
 
@@ -247,10 +247,17 @@ def _lines(s: OrderState, promise: PromiseState) -> list[LineState]:
 
 
 def _promised(s: OrderState, promise: PromiseState) -> tuple[e.Units, ...]:
-    """Units that still fall under the promise: neither cancelled nor given up before they came."""
+    """Units that still fall under the promise: neither cancelled nor refunded before they came; but what another
+    promise's breach refunded is still judged."""
     return tuple(
-        e.Units(line_id=line.line_id, units=line.free_units + s.claimed_units(line.line_id, was_delivered))
-        for line in _lines(s, promise)
+        e.Units(
+            line_id=x.line_id,
+            units=x.free_units
+            + s.undecided_units(x.line_id)
+            + s.broken_units(x.line_id)
+            + s.claimed_units(x.line_id, was_delivered),
+        )
+        for x in _lines(s, promise)
     )
 
 

@@ -29,12 +29,8 @@ from ledger.money import allot, share
 from ledger.orders import escrow
 from ledger.orders import events as e
 from ledger.orders.asking import OrderCommand, ids, known_claim, once, require_placed
-from ledger.orders.state import ClaimState, LineState, OrderState, ShipmentState, was_delivered
+from ledger.orders.state import REFUNDED, ClaimState, LineState, OrderState, ShipmentState, was_delivered
 from ledger.rulebook import Rulebook
-
-BEFORE_ARRIVAL = frozenset({"not_arrived", "cancelled"})
-"""Reasons that speak of units the buyer does not have; the others speak first of those that were delivered."""
-
 
 # --- Commands -----------------------------------------------------------------------------------------------------
 
@@ -345,7 +341,7 @@ def _denial(s: OrderState, d: e.RefundRequested, asked_at: datetime, rules: Rule
         return "nothing_left"
     if all(line.free_units == 0 for line, _ in wanted):
         return "nothing_left"
-    if any(units > line.free_units for line, units in wanted):
+    if any(units > line.free_units or is_last_under_reduction(s, line, units) for line, units in wanted):
         return "units_not_free"
     return None
 
@@ -378,6 +374,23 @@ def refund_breach(s: OrderState, refund_id: str, wanted: list[e.Units], due_at: 
     yield _reserved(s, refund_id, "breach", "not_arrived", lines, freight_fen, 0, None)
     yield from approve(s, refund_id, "rule", rules)
     yield from meet_late_units(s, due_at, rules)
+
+
+def supersede(s: OrderState, late: Iterable[e.Units] | None) -> Decisions:
+    """Open claims give way to the refund of a broken promise, which needs no agreement: those on units that have not
+    come, and on the price of lines of which nothing is left.  ``None``: all units of the order are refunded."""
+    gone = {x.line_id: x.units for x in late} if late is not None else None
+    for claim in list(s.claims.values()):
+        if claim.is_open and (gone is None or any(_is_superseded(s, claim, x, gone) for x in claim.lines)):
+            yield e.ClaimReleased(**ids(s), claim_id=claim.claim_id, cause="superseded")
+
+
+def _is_superseded(s: OrderState, claim: ClaimState, x: e.ClaimLine, gone: dict[str, int]) -> bool:
+    if x.line_id not in gone:
+        return False
+    if x.units:
+        return x.units > sum(y.units for y in claim.parcels if y.line_id == x.line_id)
+    return gone[x.line_id] >= s.lines[x.line_id].free_units + s.undecided_units(x.line_id)
 
 
 def pay_damages(s: OrderState, refund_id: str, damages_fen: int, rules: Rulebook) -> Decisions:
@@ -432,7 +445,7 @@ def undo(s: OrderState, refund_id: str, now: datetime, rules: Rulebook) -> Decis
     """The breach was none, or the buyer waived it.  Before payment the refund is cancelled, after it the buyer owes
     the whole.  While money is on its way (cover asked, payout instructed) the answer decides."""
     claim = s.claims.get(refund_id)
-    if claim is None or claim.state in ("cancelled", "recovering", "recovered", "instructed"):
+    if claim is None or claim.is_repaid or claim.state in ("cancelled", "recovering", "recovered", "instructed"):
         return
     if claim.is_waiting_for_cover and claim.cover_attempt == 0:
         return
@@ -476,7 +489,7 @@ def meet_late_units(s: OrderState, not_before: datetime, rules: Rulebook) -> Dec
         return
     at = max(last_at, not_before)
     for claim in list(s.claims.values()):
-        if claim.is_open or claim.state in ("withdrawn", "lapsed", "cancelled", "recovering", "recovered", "void"):
+        if claim.undone_by or claim.state not in REFUNDED:
             continue
         lines = tuple(_late_part(claim, x, surplus) for x in claim.lines)
         lines = tuple(x for x in lines if x.units)
@@ -490,7 +503,8 @@ def meet_late_units(s: OrderState, not_before: datetime, rules: Rulebook) -> Dec
                 at,
                 e.RefundedUnitsArrived(
                     **ids(s), refund_id=claim.claim_id, lines=lines, parcels=_parcels(s, lines, _latest_first),
-                    goods_fen=goods_fen, freight_fen=freight_fen, return_by_at=add_days(at, rules.refund.refunded_units_return_days),
+                    goods_fen=goods_fen, freight_fen=freight_fen,
+                    return_by_at=add_days(at, rules.refund.refunded_units_return_days),
                 ),
             )  # fmt: skip
 
@@ -546,6 +560,11 @@ def free_part(s: OrderState, wanted: Iterable[e.Units]) -> list[e.Units]:
     return [x for x in parts if x.units]
 
 
+def is_last_under_reduction(s: OrderState, line: LineState, units: int) -> bool:
+    """The last units of a line do not go while its price is in question: that money would belong to no unit."""
+    return units > 0 and units == line.free_units and s.has_open_reduction(line.line_id)
+
+
 def claim_lines(s: OrderState, wanted: Iterable[e.Units]) -> tuple[e.ClaimLine, ...]:
     """What a claim on these units takes of each line."""
     return tuple(_claim_line(s.lines[x.line_id], x.units) for x in wanted)
@@ -558,7 +577,7 @@ def _claim_line(line: LineState, units: int) -> e.ClaimLine:
 
 
 def _parcels(
-    s: OrderState, wanted: Iterable[e.ClaimLine | e.PaidUnits], order: Callable[[ShipmentState], Any]
+    s: OrderState, wanted: Iterable[e.Units | e.PaidUnits], order: Callable[[ShipmentState], Any]
 ) -> tuple[e.ParcelUnits, ...]:
     """Which delivered parcels the units came in, as far as they came."""
     parcels = []
@@ -572,6 +591,14 @@ def _parcels(
                 missing -= units
                 parcels.append(e.ParcelUnits(shipment_id=shipment.shipment_id, line_id=x.line_id, units=units))
     return tuple(parcels)
+
+
+def _delivered_part(s: OrderState, lines: tuple[e.ClaimLine, ...], reason: str) -> Iterable[e.Units]:
+    """A request speaks first of units that were delivered; one for goods that did not arrive, of the others."""
+    for x in lines:
+        line = s.lines[x.line_id]
+        elsewhere = line.free_units - s.live_units(line, was_delivered) if reason == "not_arrived" else 0
+        yield e.Units(line_id=x.line_id, units=max(0, x.units - elsewhere))
 
 
 def _not_received_first(shipment: ShipmentState) -> bool:
@@ -613,7 +640,7 @@ def _reserved(
     damages_fen: int,
     answer_at: datetime | None,
 ) -> e.ClaimReserved:
-    parcels = () if reason in BEFORE_ARRIVAL else _parcels(s, lines, _not_received_first)
+    parcels = _parcels(s, _delivered_part(s, lines, reason), _not_received_first) if kind == "refund" else ()
     return e.ClaimReserved(
         **ids(s), claim_id=claim_id, kind=kind, reason=reason, lines=lines, parcels=parcels, freight_fen=freight_fen,  # type: ignore[arg-type]
         freight_escrow_fen=min(freight_fen, s.freight_escrow_fen), damages_fen=damages_fen, answer_at=answer_at,

@@ -18,6 +18,8 @@ OPEN_CLAIM = frozenset({"reserved", "refused"})
 """Claims that reserve money and are not decided yet."""
 UNPAID_REFUND = frozenset({"approved", "short", "funded", "instructed", "payout_failed"})
 """Refunds that were approved and still have to reach the buyer."""
+REFUNDED = UNPAID_REFUND | {"paid"}
+"""Claims whose units and money are the buyer's again."""
 
 
 class LineState(msgspec.Struct):
@@ -255,6 +257,33 @@ class OrderState(msgspec.Struct):
     def live_units(self, line: LineState, has: Callable[[ShipmentState], object]) -> int:
         """Free units of a line among those in shipments of which ``has`` is true."""
         return min(line.free_units, self.units(line.line_id, has) - self.claimed_units(line.line_id, has))
+
+    def undecided_units(self, line_id: str) -> int:
+        """Units of a line that open claims reserve although no parcel has brought them."""
+        return sum(
+            sum(x.units for x in claim.lines if x.line_id == line_id)
+            - sum(x.units for x in claim.parcels if x.line_id == line_id)
+            for claim in self.claims.values()
+            if claim.is_open
+        )
+
+    def broken_units(self, line_id: str) -> int:
+        """Units of a line that were refunded for a broken promise and have not come."""
+        return sum(
+            sum(x.units for x in claim.lines if x.line_id == line_id)
+            - sum(x.units for x in claim.late_parcels if x.line_id == line_id)
+            for claim in self.claims.values()
+            if claim.kind == "breach" and claim.state in REFUNDED
+        )
+
+    def has_open_reduction(self, line_id: str) -> bool:
+        """The price of a line is not settled: a claim to lower it is open."""
+        return any(
+            x.line_id == line_id and x.units == 0
+            for claim in self.claims.values()
+            if claim.is_open
+            for x in claim.lines
+        )
 
     def claimed_units(self, line_id: str, has: Callable[[ShipmentState], object]) -> int:
         """Units of a line that claims took of shipments of which ``has`` is true."""
@@ -530,9 +559,17 @@ def _receipt_presumed(s: OrderState, event: Recorded, d: e.ReceiptPresumed) -> N
         shipment.received_at = event.occurred_at
 
 
+def _parcel(s: OrderState, d: e.UnitsDispatched | e.UnitsArrived | e.UnitsDelivered) -> ShipmentState:
+    """The parcel, made from the event where its announcement is missing: it moved before the order was placed."""
+    shipment = s.shipments.get(d.shipment_id)
+    if shipment is None:
+        shipment = s.shipments[d.shipment_id] = ShipmentState(d.shipment_id, d.lines, "", "", False)
+    return shipment
+
+
 def _units_dispatched(s: OrderState, event: Recorded, d: e.UnitsDispatched) -> None:
-    if shipment := s.shipments.get(d.shipment_id):
-        shipment.dispatched_at = d.dispatched_at
+    shipment = _parcel(s, d)
+    shipment.dispatched_at = d.dispatched_at
 
 
 def _dispatch_revised(s: OrderState, event: Recorded, d: e.DispatchRevised) -> None:
@@ -545,14 +582,14 @@ def _reopen(s: OrderState, shipment: ShipmentState, kind: e.PromiseKind) -> None
     """A kept promise about a parcel whose instant was revised is open until it is told to be kept again."""
     moved = {x.line_id for x in shipment.lines}
     for promise in s.promises.values():
-        if promise.kind == kind and promise.state == "kept" and not promise.is_overturned:
-            if moved & set(promise.line_ids):
-                promise.state, promise.kept_at, promise.kept = "open", None, ()
+        is_kept = promise.kind == kind and promise.state == "kept" and not promise.is_overturned
+        if is_kept and moved & set(promise.line_ids):
+            promise.state, promise.kept_at, promise.kept = "open", None, ()
 
 
 def _units_arrived(s: OrderState, event: Recorded, d: e.UnitsArrived) -> None:
-    if shipment := s.shipments.get(d.shipment_id):
-        shipment.arrived_at = d.arrived_at
+    shipment = _parcel(s, d)
+    shipment.arrived_at = d.arrived_at
 
 
 def _arrival_revised(s: OrderState, event: Recorded, d: e.ArrivalRevised) -> None:
@@ -561,14 +598,15 @@ def _arrival_revised(s: OrderState, event: Recorded, d: e.ArrivalRevised) -> Non
         _reopen(s, shipment, "arrive_by")
         if not d.is_delivered:
             shipment.delivered_at = shipment.auto_receipt_at = shipment.closes_at = None
+            _open_again(s)
             shipment.received_at = shipment.confirmed_at  # what was presumed had rested on the delivery
 
 
 def _units_delivered(s: OrderState, event: Recorded, d: e.UnitsDelivered) -> None:
-    if shipment := s.shipments.get(d.shipment_id):
-        shipment.delivered_at, shipment.auto_receipt_at = d.delivered_at, d.auto_receipt_at
-        shipment.closes_at, shipment.delivered_by = d.closes_at, event.version
-        shipment.ended = None
+    shipment = _parcel(s, d)
+    shipment.delivered_at, shipment.auto_receipt_at = d.delivered_at, d.auto_receipt_at
+    shipment.closes_at, shipment.delivered_by = d.closes_at, event.version
+    shipment.ended = None
 
 
 def _shipment_ended(s: OrderState, event: Recorded, d: e.ShipmentEnded) -> None:
@@ -591,8 +629,8 @@ def _refund_denied(s: OrderState, event: Recorded, d: e.RefundDenied) -> None:
 
 def _claim_reserved(s: OrderState, event: Recorded, d: e.ClaimReserved) -> None:
     claim = ClaimState(
-        d.claim_id, d.kind, d.reason, d.lines, d.parcels, d.freight_fen, d.freight_escrow_fen, d.damages_fen, event.version,
-        d.answer_at,
+        d.claim_id, d.kind, d.reason, d.lines, d.parcels, d.freight_fen, d.freight_escrow_fen, d.damages_fen,
+        event.version, d.answer_at,
     )  # fmt: skip
     s.claims[d.claim_id] = claim
     _take(s, claim, +1)
@@ -711,6 +749,7 @@ def _refund_undone(s: OrderState, event: Recorded, d: e.RefundCancelled | e.Refu
     _grant(s, claim, -1)
     _take(s, claim, -1)
     _end_late(s, claim)
+    _open_again(s)
     claim.state = "cancelled"
 
 
@@ -740,6 +779,7 @@ def _refunded_units_arrived(s: OrderState, event: Recorded, d: e.RefundedUnitsAr
             )
         claim.late_parcels += d.parcels
         _mark(s, d.parcels, +1)
+        _open_again(s)
 
 
 def _end_late(s: OrderState, claim: ClaimState) -> None:
@@ -755,6 +795,7 @@ def _refunded_units_kept(s: OrderState, event: Recorded, d: e.RefundedUnitsKept)
 
 def _units_repaid(s: OrderState, event: Recorded, d: e.UnitsRepaid) -> None:
     s.asked["repayment/" + d.payment_ref] = d
+    _open_again(s)
     s.captured_fen += d.goods_fen + d.freight_fen
     s.escrow_fen += d.goods_fen + d.freight_fen
     s.freight_left_fen += d.freight_fen
@@ -767,8 +808,8 @@ def _units_repaid(s: OrderState, event: Recorded, d: e.UnitsRepaid) -> None:
             line.left_fen += x.goods_fen
             line.escrow_fen += x.goods_fen
     if claim := s.claims.get(d.refund_id):
-        for x in claim.late_parcels:
-            if shipment := s.shipments.get(x.shipment_id):
+        for part in claim.late_parcels:
+            if shipment := s.shipments.get(part.shipment_id):
                 shipment.received_at = shipment.received_at or event.occurred_at
         _end_late(s, claim)
         claim.is_repaid = True
@@ -803,6 +844,11 @@ def _rebate_clawed_back(s: OrderState, event: Recorded, d: e.RebateClawedBack) -
 
 def _rebate_denied(s: OrderState, event: Recorded, d: e.RebateDenied) -> None:
     s.is_rebate_settled, s.rebate_denied_cause = True, d.cause
+
+
+def _open_again(s: OrderState) -> None:
+    """Goods or money of a completed order move again: it will be completed once more."""
+    s.completed_at = s.outcome = None
 
 
 def _order_completed(s: OrderState, event: Recorded, d: e.OrderCompleted) -> None:

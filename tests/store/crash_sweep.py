@@ -30,26 +30,26 @@ def sweep(home: Path, binaries: Path, *, writers: int, kills: int, server_kills:
     url = embedded.start(home, binaries=binaries)
     try:
         migrate(url)
-        journals = home / "journals"
-        journals.mkdir()
-        hammer = Hammer(url, journals, writers)
-        for victim in random.sample(["writer", "server"], counts=[kills, server_kills], k=kills + server_kills):
-            time.sleep(random.expovariate(1 / SECONDS_BETWEEN_KILLS))
-            if victim == "writer":
-                hammer.kill_a_writer()
-            else:
-                kill_server(home)
-                embedded.start(home, binaries=binaries)
-        hammer.finish()
-        with Store.open(url, wire=WIRE) as store:
-            return findings(store, hammer.journals()), hammer
+        (home / "journals").mkdir()
+        with Hammer(url, home / "journals", writers) as hammer:
+            for victim in random.sample(["writer", "server"], counts=[kills, server_kills], k=kills + server_kills):
+                time.sleep(random.expovariate(1 / SECONDS_BETWEEN_KILLS))
+                if victim == "writer":
+                    hammer.kill_a_writer()
+                else:
+                    kill_server(home)
+                    embedded.start(home, binaries=binaries)
+            hammer.finish()
+            with Store.open(url, wire=WIRE) as store:
+                return findings(store, hammer.journals()), hammer
     finally:
         embedded.stop(home)
 
 
 def kill_server(home: Path) -> None:
     """``kill -9`` of the postmaster, and, every other time, of all its children before they notice."""
-    postmaster = int((embedded.status(home).data_dir / "postmaster.pid").read_text().splitlines()[0])
+    postmaster = embedded.status(home).pid
+    assert postmaster is not None
     family = [postmaster, *(children(postmaster) if random.random() < 0.5 else ())]
     for pid in family:
         os.kill(pid, signal.SIGKILL)

@@ -10,11 +10,12 @@ import json
 import multiprocessing
 import os
 import random
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import psycopg
@@ -86,10 +87,9 @@ async def _write(store: Store, journal: Journal, name: str, most: int, is_over: 
     numbers = iter(range(len(journal.commands), most))
 
     async def call() -> None:
-        while not is_over.value:
-            command = next(left, None) or _new_command(journal, name, next(numbers, None))
-            if command is None:
-                return
+        while command := next(left, None) or _new_command(
+            journal, name, None if is_over.value else next(numbers, None)
+        ):
             journal.acknowledge(command, await _submit(store, command))
 
     await asyncio.gather(*[call() for _ in range(CALLERS)])
@@ -133,6 +133,7 @@ def follow_by_polling(url: str, folder: str, name: str, end: Any) -> None:
         while not 0 < end.value <= position:
             for position, stream, version in connection.execute(query, [position]).fetchall():  # noqa: B007
                 see(position, f"{stream}@{version}")
+            time.sleep(_POLL_SECONDS)
 
 
 def follow_with_the_library(url: str, folder: str, name: str, end: Any) -> None:
@@ -144,8 +145,10 @@ def follow_with_the_library(url: str, folder: str, name: str, end: Any) -> None:
             for event in recorder.select_notifications(position, 500, inclusive_of_start=False):
                 see(event.id, f"{event.originator_id}@{event.originator_version}")
                 position = event.id
+            time.sleep(_POLL_SECONDS)
 
 
+_POLL_SECONDS = 0.002
 READERS = (follow_with_a_tail, follow_by_polling, follow_with_the_library)
 
 
@@ -171,6 +174,15 @@ class Hammer:
         self.readers: dict[str, ForkServerProcess] = {}
         self.kills = 0
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Leaves no process behind, however it went."""
+        for process in (*self.writers.values(), *self.readers.values()):
+            process.kill()
+            process.join()
+
     def start_readers(self) -> None:
         for follow in READERS:
             arguments = (self.url, str(self.folder), follow.__name__, self.end)
@@ -187,8 +199,9 @@ class Hammer:
             self.writers[name] = self._start_writer(name)
             self.kills += 1
 
-    def is_working(self) -> bool:
-        return any(process.is_alive() for process in self.writers.values())
+    def wait_for_writers(self) -> None:
+        """Until each has all the answers it is to get."""
+        _join(self.writers)
 
     def finish(self) -> None:
         """Lets the writers end what is under way, and the readers catch up with them."""
@@ -233,8 +246,8 @@ class Findings(msgspec.Struct):
     events: int
     commands: int
     acknowledged: int
-    unanswered: int
-    """Commands whose writer was killed for the last time before it knew the answer; any outcome is right."""
+    repeated: int
+    """Those whose writer or server was killed after the commit and before the answer: found again by their keys."""
     lost: int
     """Acknowledged commands that the log does not hold where the answer said."""
     halves: int
@@ -262,7 +275,7 @@ def findings(store: Store, journals: Sequence[Journal]) -> Findings:
         events=len(entries),
         commands=len(commands),
         acknowledged=len(answers),
-        unanswered=len(commands) - len(answers),
+        repeated=sum(answer.is_repeated for answer in answers.values()),
         lost=sum(places.get((k, a.position)) != (a.stream, a.version) for k, a in answers.items()),
         halves=sum(count_by_key.get(k, 0) not in (0, command.events) for k, command in commands.items()),
         answered_otherwise=_answered_otherwise(store, commands, answers),
@@ -287,4 +300,3 @@ def _answered_otherwise(store: Store, commands: dict[str, Command], answers: dic
         or not accepted(answer).is_repeated
         for key, answer in zip(keys, again, strict=True)
     )
-

@@ -147,4 +147,3 @@ class Clock:
 
     def __call__(self) -> datetime:
         return self.now
-

@@ -38,7 +38,12 @@ def test_what_an_application_saves_lies_in_the_log_without_gaps(application: Led
     store.append(append("account-1", 2, *deposits(7)))
 
     assert [recording.notification.id for recording in recordings] == [2, 3]
-    assert [event.event_id for event in store.read(0, 10)] == ["account-2@1", "account-1@1", "account-1@2", "account-1@3"]
+    assert [event.event_id for event in store.read(0, 10)] == [
+        "account-2@1",
+        "account-1@1",
+        "account-1@2",
+        "account-1@3",
+    ]
     assert [check for check in store.verify_log() if check.differences] == []
 
 
@@ -118,9 +123,7 @@ def test_the_log_takes_nothing_it_could_not_read(application: LedgerApplication)
 
 def test_checkpoints_are_not_kept_with_events(application: LedgerApplication) -> None:
     with pytest.raises(NotSupportedError):
-        application.recorder.insert_events(
-            application_events(application), tracking=Tracking("another application", 1)
-        )
+        application.recorder.insert_events(application_events(application), tracking=Tracking("another application", 1))
 
 
 def application_events(application: LedgerApplication) -> list[StoredEvent]:

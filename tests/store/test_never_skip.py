@@ -11,16 +11,20 @@ from tests.store.hammer import Hammer, findings
 WRITERS = 8
 COMMANDS = 29_000 if NIGHTLY else 1_600
 """They make about 1.75 events each: 50,000 by night."""
-SECONDS_BETWEEN_KILLS = 0.15
+KILLS = 150 if NIGHTLY else 12
+SECONDS_BETWEEN_KILLS = 0.2
 
 
-def test_three_readers_see_the_same_set_in_order_while_writers_are_killed(store: Store, ledger: str, tmp_path: Path) -> None:
-    hammer = Hammer(ledger, tmp_path, WRITERS, most=COMMANDS // WRITERS)
-    hammer.start_readers()
-    while hammer.is_working():
-        time.sleep(random.expovariate(1 / SECONDS_BETWEEN_KILLS))
-        hammer.kill_a_writer()
-    hammer.finish()
+def test_three_readers_see_the_same_set_in_order_while_writers_are_killed(
+    store: Store, ledger: str, tmp_path: Path
+) -> None:
+    with Hammer(ledger, tmp_path, WRITERS, most=COMMANDS // WRITERS) as hammer:
+        hammer.start_readers()
+        for _ in range(KILLS):
+            time.sleep(random.expovariate(1 / SECONDS_BETWEEN_KILLS))
+            hammer.kill_a_writer()
+        hammer.wait_for_writers()
+        hammer.finish()
 
     found = findings(store, hammer.journals())
     print(found, "writers killed:", hammer.kills)  # noqa: T201

@@ -66,9 +66,7 @@ def test_a_scan_ends_where_it_is_told(filled: Store) -> None:
 
 
 def test_the_parts_of_a_scan_hold_whole_streams_and_together_everything(filled: Store) -> None:
-    parts = [
-        [event for events in filled.scan(chunk=20, partition=(part, 3)) for event in events] for part in range(3)
-    ]
+    parts = [[event for events in filled.scan(chunk=20, partition=(part, 3)) for event in events] for part in range(3)]
 
     streams = [{event.stream for event in part} for part in parts]
     assert all(streams)

@@ -1,0 +1,483 @@
+"""``guarantee``: the ledger from the command line.
+
+Data go to stdout, words for people and progress bars to stderr.  Exit codes: 0 done, 1 the check found something,
+2 wrong usage or bad input, 3 the system could not do it.
+"""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO, NoReturn
+
+import msgspec
+import psycopg
+import typer
+from eventsourcing.persistence import PersistenceError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from api import asof, audit, embedded, exports, importing, keys, lines, olist, olist_check
+from api.clock import VirtualClock
+from api.logs import configure
+from api.settings import Settings
+from api.wiring import Ledger, database_url, opened
+from ledger import calendar
+from ledger.store import Check, StoreError
+from migrations import MigrationError, migrate
+from projections import PROJECTIONS, replay
+from projections.projection import Projection
+from projections.rebuild import rebuild as rebuild_models
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, help=__doc__)
+db = typer.Typer(no_args_is_help=True, help="The embedded PostgreSQL.")
+imports = typer.Typer(no_args_is_help=True, help="Import real orders.")
+keys_app = typer.Typer(no_args_is_help=True, help="API keys: who may come in by HTTP, and as what.")
+app.add_typer(db, name="db")
+app.add_typer(imports, name="import")
+app.add_typer(keys_app, name="keys")
+
+err = Console(stderr=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+At = Annotated[int | None, typer.Option("--at", help="As it stood at this position.")]
+RecordedAsOf = Annotated[str | None, typer.Option(help="As recorded before this instant.")]
+OccurredAsOf = Annotated[str | None, typer.Option(help="As it had occurred before this instant.")]
+Model = Annotated[str, typer.Argument(help=f"One of {', '.join(PROJECTIONS)}.")]
+
+
+class BadInput(Exception):
+    """The user's input cannot be used; exit code 2."""
+
+
+def main() -> None:
+    """The entry point: errors become one line and an exit code."""
+    configure()
+    try:
+        app()
+    except (BadInput, msgspec.ValidationError, msgspec.DecodeError, KeyError, ValueError, OSError) as error:
+        fail(2, error)
+    except (embedded.EmbeddedPostgresError, MigrationError, PersistenceError, StoreError, psycopg.Error) as error:
+        fail(3, error)
+
+
+def fail(code: int, error: BaseException) -> NoReturn:
+    """Says what is wrong on stderr and exits."""
+    err.print(f"guarantee: {error}", style="red", markup=False, highlight=False)
+    sys.exit(code)
+
+
+# --- The database -------------------------------------------------------------------------------------------------
+
+
+@db.command("start")
+def db_start() -> None:
+    """Start the embedded PostgreSQL, if it does not run yet, and print its URL."""
+    print(embedded.start(Settings().home))
+
+
+@db.command("stop")
+def db_stop() -> None:
+    """Stop the embedded PostgreSQL."""
+    err.print("stopped" if embedded.stop(Settings().home) else "it was not running")
+
+
+@db.command("status")
+def db_status(as_json: Json = False) -> None:
+    """Say whether the embedded PostgreSQL runs, and where."""
+    status = msgspec.to_builtins(embedded.status(Settings().home))
+    _print_pairs(status, as_json)
+
+
+@db.command("url")
+def db_url() -> None:
+    """Print the URL of the ledger's database, password included."""
+    print(database_url(Settings()))
+
+
+@app.command("migrate")
+def migrate_() -> None:
+    """Bring the schema up to date; nothing happens if it is."""
+    settings = Settings()
+    done = migrate(database_url(settings), settings.ledger_schema)
+    err.print(f"applied {', '.join(done)}" if done else "up to date")
+
+
+# --- Keys ---------------------------------------------------------------------------------------------------------
+
+
+@keys_app.command("create")
+def keys_create(actor: str, role: str, label: str = "") -> None:
+    """Make a key for an actor in a role, and print it: it is shown this once."""
+    with opened(Settings()) as ledger:
+        print(keys.create(ledger.url, ledger.schema, actor, role, label))
+
+
+@keys_app.command("revoke")
+def keys_revoke(fingerprint: str) -> None:
+    """Revoke a key by its fingerprint (see ``keys list``)."""
+    with opened(Settings()) as ledger:
+        keys.revoke(ledger.url, ledger.schema, fingerprint)
+
+
+@keys_app.command("list")
+def keys_list(as_json: Json = False) -> None:
+    """List the keys: whose they are, never what they are."""
+    with opened(Settings()) as ledger:
+        _print_rows([msgspec.to_builtins(x) for x in keys.listing(ledger.url, ledger.schema)], as_json)
+
+
+# --- Service ------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def serve(host: str | None = None, port: int | None = None) -> None:
+    """Serve the API, and project, carry and tick beside it."""
+    from api.serving import serve as serve_
+
+    settings = Settings()
+    with opened(settings) as ledger:
+        serve_(ledger, host or settings.host, port or settings.port)
+
+
+@app.command()
+def work() -> None:
+    """Project, carry and tick, without the API."""
+    with opened(Settings()) as ledger:
+        asyncio.run(_work(ledger))
+
+
+async def _work(ledger: Ledger) -> None:
+    stop = asyncio.Event()
+    for name in ("SIGINT", "SIGTERM"):
+        asyncio.get_running_loop().add_signal_handler(getattr(signal, name), stop.set)
+    await ledger.worker.run(stop)
+
+
+@app.command()
+def command(
+    file: Annotated[str, typer.Option("--file", help="JSON lines, - for standard input.")],
+    virtual_clock: Annotated[bool, typer.Option(help="Time is what the lines say (received_at).")] = False,
+    approver_key: Annotated[str | None, typer.Option(help="The second person's API key, for four eyes.")] = None,
+) -> None:
+    """Execute commands, one a line, and print what came of each."""
+    clock = VirtualClock(calendar.BEGINNING) if virtual_clock else None
+    with opened(Settings(), clock) as ledger, _input(file) as stream:
+        if clock is not None:
+            clock.move_to(ledger.store.head().recorded_at)
+        holder = keys.holder(ledger.url, ledger.schema, approver_key) if approver_key else None
+        if approver_key and holder is None:
+            raise BadInput("the approver's key is unknown or revoked")
+        results = asyncio.run(lines.run(ledger.desk, stream, holder, clock))
+    for result in results:
+        print(msgspec.json.encode(result).decode())
+    found = {result.result for result in results}
+    sys.exit(2 if "invalid" in found else 1 if "rejected" in found else 0)
+
+
+@app.command()
+def tick(now: Annotated[str | None, typer.Option(help="The instant; by default the clock's.")] = None) -> None:
+    """Fire every deadline that is due, in order, once, and carry what it says to other streams."""
+    clock = VirtualClock(_instant(now)) if now else None
+    with opened(Settings(), clock) as ledger:
+        if clock is not None:
+            clock.move_to(ledger.store.head().recorded_at)
+        at = _instant(now) if now else ledger.desk.clock.now()
+        fired = asyncio.run(ledger.worker.tick(at))
+        err.print(f"{fired} decisions; the log is at position {ledger.store.head().position}")
+
+
+# --- Reading ------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def history(
+    stream: str,
+    at: At = None,
+    recorded_as_of: RecordedAsOf = None,
+    occurred_as_of: OccurredAsOf = None,
+    as_json: Json = False,
+) -> None:
+    """Show the events of a stream, and the state they fold to."""
+    with opened(Settings()) as ledger:
+        entries, story = asof.history(ledger.store, stream, _moment(at, recorded_as_of, occurred_as_of))
+    if not entries:
+        raise BadInput(f"no events in {stream}" + ("" if at is None else f" at position {at}"))
+    if as_json:
+        state = msgspec.to_builtins(story.state)
+        print(_json({"stream": stream, "events": [exports.entry_dict(x) for x in entries], "state": state}))
+        return
+    table = Table("position", "version", "type", "occurred", "recorded", "by", "rule or data", title=stream)
+    for x in entries:
+        said = x.rule or _brief(exports.entry_dict(x)["data"])
+        table.add_row(
+            str(x.position), str(x.version), x.type, _local(x.occurred_at), _local(x.recorded_at),
+            f"{x.actor} ({x.role})", said,
+        )  # fmt: skip
+    out.print(table)
+    _print_pairs(_summary(story.state), False)
+
+
+@app.command()
+def show(
+    read_model: Model,
+    key: str,
+    at: At = None,
+    recorded_as_of: RecordedAsOf = None,
+    occurred_as_of: OccurredAsOf = None,
+    as_json: Json = False,
+) -> None:
+    """Show one row of a read model; the parts of its key are joined by /."""
+    projection = _projection(read_model)
+    moment = _moment(at, recorded_as_of, occurred_as_of)
+    with opened(Settings()) as ledger:
+        row_key = asof.key_of_text(projection, key)
+        if moment.is_now:
+            ledger.projector.catch_up()
+            with ledger.models.snapshot(read_model) as snapshot:
+                row = next(snapshot.rows(read_model, key_prefix=row_key), None)
+                position = snapshot.position
+        else:
+            row, position = asof.row(ledger.store, projection, row_key, moment), None
+    if row is None:
+        raise BadInput(f"no row {key} in {read_model}")
+    if position is not None:
+        err.print(f"position {position}")
+    _print_pairs(replay.plain(row), as_json)
+
+
+@app.command()
+def export(
+    what: Annotated[str, typer.Argument(help="A read model, or events.")],
+    form: Annotated[str, typer.Option("--format", help="csv or jsonl")] = "csv",
+    at: At = None,
+    recorded_as_of: RecordedAsOf = None,
+    occurred_as_of: OccurredAsOf = None,
+    output: Annotated[Path | None, typer.Option("-o", help="A file; by default standard output.")] = None,
+) -> None:
+    """Write out a whole read model, or the log; the same live and replayed."""
+    moment = _moment(at, recorded_as_of, occurred_as_of)
+    if form not in ("csv", "jsonl") or (what == "events" and form != "jsonl"):
+        raise BadInput(f"{what} cannot be exported as {form}")
+    with opened(Settings()) as ledger, _output(output) as file:
+        if what == "events":
+            file.writelines(exports.events(ledger.store, moment.position))
+            return
+        projection = _projection(what)
+        if moment.is_now:
+            ledger.projector.catch_up()
+            with ledger.models.snapshot(what) as snapshot:
+                file.writelines(exports.read_model(projection, snapshot.rows(what), form))  # type: ignore[arg-type]
+                err.print(f"position {snapshot.position}")
+        else:
+            rows = asof.rows(ledger.store, projection, moment)
+            file.writelines(exports.read_model(projection, rows, form))  # type: ignore[arg-type]
+
+
+@app.command()
+def digest(at: At = None, as_json: Json = False) -> None:
+    """Print the SHA-256 of every read model, live or as of a position, and of the log's chain."""
+    with opened(Settings()) as ledger:
+        found = audit.digests(ledger.store, ledger.projector, at)
+    if as_json:
+        print(_json(found))
+        return
+    print(f"position      {found['position']}")
+    print(f"chain         {found['chain']}")
+    for name, value in found["read_models"].items():
+        print(f"{name:<17} {value}")
+
+
+# --- Checking -----------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def verify(as_json: Json = False) -> None:
+    """Check the log, the read models and the money; exit code 1 if anything differs."""
+    with opened(Settings()) as ledger:
+        asyncio.run(ledger.worker.catch_up())
+        with _progress("verifying") as progress:
+            position, checks = audit.verify(ledger.store, ledger.models, progress)
+    _report(position, checks, as_json)
+
+
+@app.command()
+def rebuild(
+    read_models: Annotated[list[str] | None, typer.Argument(help="By default all.")] = None,
+    processes: Annotated[int, typer.Option(min=1, max=64)] = 1,
+) -> None:
+    """Rebuild read models beside the live ones, compare, and swap them; exit code 1 if one differs."""
+    chosen = {name: _projection(name) for name in read_models or PROJECTIONS}
+    with opened(Settings()) as ledger, _progress("rebuilding") as progress:
+        ledger.projector.catch_up()
+        results = rebuild_models(
+            ledger.url, ledger.schema, ledger.store, chosen, processes=processes, progress=progress
+        )
+    for result in results:
+        print(f"{result.name:<17} {result.outcome:<10} {result.rows} rows at position {result.position}")
+        if result.first:
+            print(f"  first difference at {result.first.key}: live {result.first.live}, rebuilt {result.first.rebuilt}")
+        if result.error:
+            print(f"  {result.error}")
+    sys.exit(0 if all(result.is_live for result in results) else 1)
+
+
+# --- Real orders and the demonstration ----------------------------------------------------------------------------
+
+
+@imports.command("olist")
+def import_olist(
+    directory: Path,
+    order: Annotated[str, typer.Option(help="time, or shuffled: every fact is received late by chance.")] = "time",
+    seed: Annotated[int, typer.Option(help="Of the shuffle.")] = 1,
+    as_of: Annotated[str, typer.Option(help="The clock goes on until then.")] = "2018-12-01 00:00",
+    check: Annotated[Path | None, typer.Option(help="Compare with the tables in this directory.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Import real orders, reliving their history; safe to run again, and after a kill."""
+    if order not in ("time", "shuffled"):
+        raise BadInput("--order is time or shuffled")
+    until = _instant(as_of)
+    with opened(Settings(), recorded_from=calendar.BEGINNING) as ledger:
+        data = olist.read(directory)
+        facts = olist.facts(data, shuffle_seed=seed if order == "shuffled" else None)
+        if importing.has_strangers(ledger, data.first_at):
+            raise BadInput("the ledger holds other events, recorded after the first of these facts")
+        with _progress("importing") as progress:
+            tally = importing.run(ledger, facts, until, progress)
+        for kind, count in sorted(data.report.items()):
+            err.print(f"{count:>8}  {kind}", highlight=False)
+        err.print(
+            f"{tally.accepted} commands accepted, {tally.known} known before, {tally.events} events appended; "
+            f"position {ledger.store.head().position}"
+        )
+        for kind, count in sorted(tally.rejected.items()):
+            err.print(f"{count:>8}  rejected {kind}", highlight=False)
+        if check is not None:
+            err.print("building the read models")
+            rebuild_models(ledger.url, ledger.schema, ledger.store, importing.not_built(ledger), processes=2)
+            ledger.projector.catch_up()
+            with ledger.models.snapshot("merchant_months") as snapshot:
+                position, months = snapshot.position, list(snapshot.rows("merchant_months"))
+            checks = olist_check.check(check, months, ledger.store.scan())
+            _report(position, checks, as_json)
+
+
+# --- Output -------------------------------------------------------------------------------------------------------
+
+out = Console()
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _print_pairs(pairs: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(_json(pairs))
+        return
+    width = max(map(len, pairs), default=0)
+    for name, value in pairs.items():
+        text = value if isinstance(value, str) else _json(value)
+        print(f"{name:<{width}}  {text}")
+
+
+def _print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        for row in rows:
+            print(_json(row))
+    elif rows:
+        table = Table(*rows[0])
+        for row in rows:
+            table.add_row(*("" if x is None else str(x) for x in row.values()))
+        out.print(table)
+
+
+def _report(position: int, checks: list[Check], as_json: bool) -> None:
+    """One line a check; exits with 1 if anything differs."""
+    if as_json:
+        plain = [{"name": x.name, "differences": x.differences, "first": x.first} for x in checks]
+        print(_json({"position": position, "checks": plain}))
+    else:
+        for x in checks:
+            note = f"  ({x.note})" if x.note else ""
+            print(f"{'ok  ' if x.differences == 0 else 'FAIL'}  {x.differences:>6} differences  {x.name}{note}")
+            if x.first:
+                print(f"      first: {_json(x.first)}")
+        print(f"position {position}")
+    sys.exit(1 if any(x.differences for x in checks) else 0)
+
+
+def _summary(state: Any) -> dict[str, Any]:
+    """The plain values of a state, without what is empty."""
+    found = {name: replay.plain(getattr(state, name)) for name in state.__struct_fields__}
+    return {name: value for name, value in found.items() if isinstance(value, str | int) and value not in ("", False)}
+
+
+def _brief(data: dict[str, Any]) -> str:
+    skipped = {"order_id", "merchant_id", "placed_on"}
+    pairs = [f"{k}={v}" for k, v in data.items() if k not in skipped and isinstance(v, str | int) and v is not None]
+    return " ".join(pairs)[:80]
+
+
+def _local(instant: datetime) -> str:
+    return instant.astimezone(calendar.ZONE).strftime("%Y-%m-%d %H:%M:%S")
+
+
+@contextmanager
+def _progress(doing: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr; the callback takes what is done and what there is in all."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task(doing, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+# --- Input --------------------------------------------------------------------------------------------------------
+
+
+def _instant(text: str) -> datetime:
+    try:
+        return calendar.parse(text)
+    except ValueError:
+        raise BadInput(f"not an instant: {text}") from None
+
+
+def _moment(at: int | None, recorded: str | None, occurred: str | None) -> asof.Moment:
+    try:
+        return asof.Moment(at, _instant(recorded) if recorded else None, _instant(occurred) if occurred else None)
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+
+
+def _projection(name: str) -> Projection:
+    if name not in PROJECTIONS:
+        raise BadInput(f"no such read model: {name}; there are {', '.join(PROJECTIONS)}")
+    return PROJECTIONS[name]
+
+
+@contextmanager
+def _input(file: str) -> Iterator[Iterable[bytes]]:
+    if file == "-":
+        yield sys.stdin.buffer
+    else:
+        with Path(file).open("rb") as stream:
+            yield stream
+
+
+@contextmanager
+def _output(file: Path | None) -> Iterator[BinaryIO]:
+    if file is None:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+    else:
+        with file.open("wb") as stream:
+            yield stream
+
+
+if __name__ == "__main__":
+    main()

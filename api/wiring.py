@@ -1,0 +1,58 @@
+"""A ledger opened: its database found, its log, read models and doors put together.  Every command begins here."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+
+import msgspec
+
+from api import embedded
+from api.checkpoints import Checkpoints
+from api.clock import Clock, SystemClock
+from api.commands import Desk
+from api.settings import Settings
+from api.worker import Worker
+from ledger.store import Store
+from ledger.streams import WIRE
+from migrations import migrate
+from projections.reader import ReadModels
+from projections.runner import Projector
+
+
+class Ledger(msgspec.Struct):
+    """One open ledger."""
+
+    url: str
+    schema: str
+    store: Store
+    projector: Projector
+    desk: Desk
+    worker: Worker
+
+    @property
+    def models(self) -> ReadModels:
+        """Its read models, to be read."""
+        return self.projector.models
+
+
+def database_url(settings: Settings) -> str:
+    """The database that is set, else the embedded one, started if it is not running."""
+    return settings.database_url or embedded.start(settings.home)
+
+
+@contextmanager
+def opened(
+    settings: Settings, clock: Clock | None = None, *, recorded_from: datetime | None = None
+) -> Iterator[Ledger]:
+    """Opens the ledger that the settings name, and closes it.
+
+    An embedded database is brought up to date by itself; another one by ``guarantee migrate`` only.  ``recorded_from``:
+    the writer's clock stands there, so that what is relived is recorded at the time it was received."""
+    url, schema = database_url(settings), settings.ledger_schema
+    if settings.database_url is None:
+        migrate(url, schema)
+    clock = clock or SystemClock()
+    now = clock.now if recorded_from is None else (lambda: recorded_from)
+    with Store.open(url, schema, wire=WIRE, now=now) as store, Projector.open(url, schema, store) as projector:
+        desk = Desk(store, clock)
+        yield Ledger(url, schema, store, projector, desk, Worker(desk, projector, Checkpoints(url, schema)))
