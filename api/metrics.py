@@ -40,8 +40,10 @@ class Metrics:
         self.commands.labels(name, result).inc()
         self.command_seconds.labels(name).observe(seconds)
 
-    def text(self, head: int, checkpoints: Mapping[str, int]) -> bytes:
-        """All figures, with the end of the log and how far each read model lies behind it."""
+    def text(self, head: int | None, checkpoints: Mapping[str, int]) -> bytes:
+        """All figures, with the end of the log, if it is known, and how far each read model lies behind it."""
+        if head is None:
+            return generate_latest(self.registry)
         return generate_latest(self.registry) + generate_latest(_once(lambda: _positions(head, checkpoints)))
 
 

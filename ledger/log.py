@@ -9,8 +9,8 @@ position first and data last.  A field is its length in bytes as a big-endian 32
 bytes: UTF-8 for text, a big-endian 64-bit integer for numbers and instants, which count microseconds since 1970-01-01
 UTC.
 
-That is also how PostgreSQL's binary COPY writes a row, but for instants, which there count from 2000-01-01.  So the
-bytes of an event are made once, for the chain and for COPY.
+That is also how PostgreSQL's binary formats write the columns of a row, but for instants, which there count from
+2000-01-01.  So the bytes of an event are made once, for the chain and for the table.
 """
 
 import hashlib
@@ -29,6 +29,11 @@ COLUMNS = (
     "key, correlation_id, causation, source, rule, state, chain_sha256"
 )
 """Of a row of the log, in the table's order."""
+COLUMN_TYPES = ["int8"] * 2 + ["timestamptz"] * 3 + ["text"] * 9 + ["bytea"] * 2
+
+COMMAND_COLUMNS = "first_version, version, position, recorded_at, key, stream, body_sha256"
+"""Of the record of a command, in the table's order."""
+COMMAND_COLUMN_TYPES = ["int8"] * 3 + ["timestamptz", "text", "text", "bytea"]
 
 GENESIS = bytes(32)
 """What the first event is chained to."""
@@ -98,7 +103,7 @@ class StoreError(Exception):
     """An append that was not written, and why."""
 
 
-class Conflict(StoreError):  # noqa: N818
+class Conflict(StoreError):
     """The stream is not at the version that the append was decided at.  Load it, decide again."""
 
     def __init__(self, stream: str, expected: int, actual: int) -> None:
@@ -106,7 +111,7 @@ class Conflict(StoreError):  # noqa: N818
         self.stream, self.expected, self.actual = stream, expected, actual
 
 
-class KeyReused(StoreError):  # noqa: N818
+class KeyReused(StoreError):
     """The key belongs to another command, with another body."""
 
     def __init__(self, key: str) -> None:
@@ -114,11 +119,11 @@ class KeyReused(StoreError):  # noqa: N818
         self.key = key
 
 
-class Overloaded(StoreError):  # noqa: N818
+class Overloaded(StoreError):
     """Too many appends are waiting; nothing of this one was written.  Try later."""
 
 
-class Unwritable(StoreError):  # noqa: N818
+class Unwritable(StoreError):
     """This append can never be written, for the reason given."""
 
 
@@ -142,17 +147,19 @@ _MOST_BYTES = 500
 """Of a stream's name or a key: they are indexed, and an index entry must fit a third of a page."""
 
 _length = struct.Struct(">i").pack
+_four_numbers = struct.Struct(">" + "iq" * 4).pack
 _five_numbers = struct.Struct(">" + "iq" * 5).pack
-_event_row = struct.Struct(">h" + "iq" * 5).pack
-_command_row = struct.Struct(">h" + "iq" * 4).pack
+
+Row = tuple[bytes, tuple[bytes, ...]]
+"""A row to write: its numbers, of 12 bytes each, and its other columns; each column is its length and its bytes."""
 
 
 class Prepared(msgspec.Struct, gc=False):
     """An append with everything worked out that does not depend on its place in the log."""
 
     append: Append
-    events: list[tuple[int, int, bytes]]
-    """occurred_at and received_at in microseconds since 1970, and the fields from the stream on."""
+    events: list[tuple[int, int, tuple[bytes, ...]]]
+    """occurred_at and received_at in microseconds since 1970, and the columns from the stream to the data."""
 
 
 def prepare(append: Append, wire: Wire) -> Prepared:
@@ -165,12 +172,12 @@ def prepare_encoded(append: Append, encoded: Iterable[tuple[str, bytes]]) -> Pre
     try:
         _check(append)
         stream, source = _text(append.stream), _name(append.source)
-        middle = _name(append.actor) + _name(append.role) + _text(append.key) + _text(append.correlation_id)
-        events = []
+        command = (_name(append.actor), _name(append.role), _text(append.key), _text(append.correlation_id))
+        events: list[tuple[int, int, tuple[bytes, ...]]] = []
         for event, (topic, state) in zip(append.events, encoded, strict=True):
-            end = (_text(event.causation), source, _name(event.rule), _length(len(state)), state)
-            fields = b"".join((stream, _name(topic), middle, *end))
-            events.append((microseconds(event.occurred_at), microseconds(event.received_at), fields))
+            why = (_text(event.causation), source, _name(event.rule))
+            columns = (stream, _name(topic), *command, *why, _length(len(state)) + state)
+            events.append((microseconds(event.occurred_at), microseconds(event.received_at), columns))
         return Prepared(append, events)
     except (ValueError, TypeError) as error:
         raise Unwritable(f"{append.stream!r}: {error}") from error
@@ -228,14 +235,14 @@ class Judge:
         self.position, self.chain = head.position, head.chain
         self.recorded_at = max(microseconds(head.recorded_at), microseconds(now))
         self.answers: list[Answer] = []
-        self.commands: list[bytes] = []
-        """Rows for the accepted commands, as binary COPY takes them."""
+        self.commands: list[Row] = []
+        """Rows for the commands that were accepted, with ``COMMAND_COLUMNS``."""
         self._known, self._versions, self._manner = commands, versions, manner
         self._broken: set[str] = set()
 
-    def judge(self, batch: Sequence[Prepared]) -> bytes:
-        """Adds an answer for each append of ``batch``; returns the rows of its events, as binary COPY takes them."""
-        rows: list[bytes] = []
+    def judge(self, batch: Sequence[Prepared]) -> list[Row]:
+        """Adds an answer for each append of ``batch``; returns the rows of the events accepted, with ``COLUMNS``."""
+        rows: list[Row] = []
         for prepared in batch:
             append = prepared.append
             actual = self._versions.get(append.stream, 0)
@@ -248,24 +255,23 @@ class Judge:
                 self.answers.append(Conflict(append.stream, append.expected_version, actual))
                 if self._manner != "each":
                     self._broken.add(append.stream)
-        return b"".join(rows)
+        return rows
 
     def is_refused(self) -> bool:
         """Whether nothing may be written, because all or nothing was asked for."""
         return self._manner == "whole" and any(isinstance(answer, StoreError) for answer in self.answers)
 
-    def _accept(self, prepared: Prepared, version: int, rows: list[bytes]) -> None:
+    def _accept(self, prepared: Prepared, version: int, rows: list[Row]) -> None:
         append, first_version = prepared.append, version + 1
         position, recorded_at, chain = self.position, self.recorded_at, self.chain
-        for occurred_at, received_at, fields in prepared.events:
+        for occurred_at, received_at, columns in prepared.events:
             position += 1
             version += 1
             recorded_at = max(recorded_at, received_at)
             numbers = _five_numbers(8, position, 8, version, 8, occurred_at, 8, received_at, 8, recorded_at)
-            chain = hashlib.sha256(chain + numbers + fields).digest()
-            rows.append(_numbers_in_row(position, version, occurred_at, received_at, recorded_at))
-            rows.append(fields)
-            rows.append(b"\0\0\0\x20" + chain)
+            chain = hashlib.sha256(b"".join((chain, numbers, *columns))).digest()
+            row_numbers = _numbers_of_row(position, version, occurred_at, received_at, recorded_at)
+            rows.append((row_numbers, (*columns, b"\0\0\0\x20" + chain)))
         self.position, self.recorded_at, self.chain = position, recorded_at, chain
         self._versions[append.stream] = version
         self.answers.append(
@@ -278,15 +284,13 @@ class Judge:
         self._known[key] = CommandRecord(
             key, body_sha256, stream, first_version, version, self.position, instant(self.recorded_at)
         )
-        numbers = (8, first_version, 8, version, 8, self.position, 8, self.recorded_at - POSTGRES_EPOCH)
-        row = _command_row(7, *numbers) + _text(key) + _text(stream) + b"\0\0\0\x20" + body_sha256
-        self.commands.append(row)
+        numbers = _four_numbers(8, first_version, 8, version, 8, self.position, 8, self.recorded_at - POSTGRES_EPOCH)
+        self.commands.append((numbers, (_text(key), _text(stream), b"\0\0\0\x20" + body_sha256)))
 
 
-def _numbers_in_row(position: int, version: int, occurred_at: int, received_at: int, recorded_at: int) -> bytes:
-    """The beginning of a row of 16 columns."""
-    return _event_row(
-        16, 8, position, 8, version, 8, occurred_at - POSTGRES_EPOCH, 8, received_at - POSTGRES_EPOCH,
+def _numbers_of_row(position: int, version: int, occurred_at: int, received_at: int, recorded_at: int) -> bytes:
+    return _five_numbers(
+        8, position, 8, version, 8, occurred_at - POSTGRES_EPOCH, 8, received_at - POSTGRES_EPOCH,
         8, recorded_at - POSTGRES_EPOCH,
     )  # fmt: skip
 
@@ -298,6 +302,31 @@ def _first_answer(known: CommandRecord, append: Append) -> Answer:
     return Appended(
         known.stream, known.first_version, known.version, known.position, known.recorded_at, is_repeated=True
     )
+
+
+# --- rows as PostgreSQL takes them ------------------------------------------------------------------------------------
+
+_BYTES_OF_NUMBER = 12
+_OIDS = {"int8": 20, "timestamptz": 1184, "text": 25, "bytea": 17}
+
+
+def copy_format(rows: Sequence[Row]) -> bytes:
+    """Rows as binary COPY has them: the number of columns, and the columns."""
+    if not rows:
+        return b""
+    numbers, others = rows[0]
+    count = struct.pack(">h", len(numbers) // _BYTES_OF_NUMBER + len(others))
+    return b"".join([part for numbers, others in rows for part in (count, numbers, *others)])
+
+
+def array_format(rows: Sequence[Row], types: Sequence[str]) -> list[bytes]:
+    """The same rows as one array for each column, of these types, as PostgreSQL has arrays in binary."""
+    starts = range(0, len(rows[0][0]), _BYTES_OF_NUMBER)
+    columns = [[numbers[start : start + _BYTES_OF_NUMBER] for numbers, _ in rows] for start in starts]
+    columns += map(list, zip(*[others for _, others in rows], strict=True))
+    # One dimension, which may hold nulls, of this type, with so many elements, counted from 1.
+    heads = [struct.pack(">iiiii", 1, 1, _OIDS[name], len(rows), 1) for name in types]
+    return [head + b"".join(column) for head, column in zip(heads, columns, strict=True)]
 
 
 # --- a row becomes fields again, to be checked ------------------------------------------------------------------------

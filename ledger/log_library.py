@@ -74,6 +74,7 @@ class LedgerDatastore(postgres.PostgresDatastore):
 
 _SETTINGS = """
     SET search_path TO {schema};
+    SET application_name TO 'guarantee-ledger';
     SET timezone TO 'UTC';
     SET lock_timeout TO '10s';
     SET enable_seqscan TO off;

@@ -22,6 +22,8 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Programme(Part, frozen=True):
+    """When the programme begins, what its merchants promise, and the notice its rules need."""
+
     live_at: datetime
     guarantees: tuple[str, ...]
     reapply_cooldown_days: int
@@ -29,12 +31,16 @@ class Programme(Part, frozen=True):
 
 
 class Fee(Part, frozen=True):
+    """服务年费 by kind of category, fen a year."""
+
     womens_apparel_fen: int
     other_fen: int
     refund_on_exit: Literal["whole_months_not_begun"]
 
 
 class Category(Part, frozen=True):
+    """What a category asks of its merchants: 保证金, 扣点 in basis points, and the exchange windows they may offer."""
+
     deposit_fen: int
     commission_bp: int
     exchange_days: tuple[int, ...]
@@ -42,17 +48,23 @@ class Category(Part, frozen=True):
 
 
 class DepositRules(Part, frozen=True):
+    """How soon a deposit is refilled, and how much the platform advances for a merchant at most."""
+
     top_up_days: int
     return_wait_days: int
     advance_cap_fen: int
 
 
 class Rebate(Part, frozen=True):
+    """The share of the commission that goes back for goods that travelled with Cainiao, and what proves it."""
+
     share_bp: int
     needs_carrier_origin_scan: bool
 
 
 class Windows(Part, frozen=True):
+    """How long everybody has."""
+
     payment_hours: int
     ingest_grace_hours: int
     auto_receipt_days: int
@@ -69,6 +81,8 @@ class AnswerTime(Part, frozen=True):
 
 
 class RefundRules(Part, frozen=True):
+    """Answering, freight, and the windows around a refund."""
+
     answer: tuple[AnswerTime, ...]
     freight_returned_for: tuple[str, ...]
     dispute_days: int
@@ -77,18 +91,24 @@ class RefundRules(Part, frozen=True):
 
 
 class Damages(Part, frozen=True):
+    """What late dispatch costs: a rate of the goods, within bounds."""
+
     rate_bp: int
     min_fen: int
     max_fen: int
 
 
 class Budgets(Part, frozen=True):
+    """What the programme may spend in a year."""
+
     quality_fen: int
     marketing_fen: int
     logistics_fen: int
 
 
 class Sampling(Part, frozen=True):
+    """How samples are chosen and provided."""
+
     units: int
     provide_hours: int
     reveal_days: int

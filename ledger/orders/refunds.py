@@ -484,10 +484,14 @@ def meet_late_units(s: OrderState, not_before: datetime, rules: Rulebook) -> Dec
     """Units at the buyer beyond those that are free or claimed as delivered were refunded as not arrived: the buyer
     returns them or pays again.  It holds from their delivery, or from the breach if they were there before it."""
     surplus = {x: _delivered_unclaimed(s, x) - line.free_units for x, line in s.lines.items()}
-    last_at = max((x.delivered_at for x in s.shipments.values() if x.delivered_at), default=None)
-    if last_at is None or not any(units > 0 for units in surplus.values()):
+    if not any(units > 0 for units in surplus.values()):
         return
-    at = max(last_at, not_before)
+    came_at = [
+        x.delivered_at
+        for x in s.shipments.values()
+        if x.delivered_at and any(surplus[part.line_id] > 0 for part in x.lines)
+    ]
+    at = max([*came_at, not_before])
     for claim in list(s.claims.values()):
         if claim.undone_by or claim.state not in REFUNDED:
             continue

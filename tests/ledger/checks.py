@@ -57,14 +57,26 @@ def check_money(s: OrderState) -> None:
         assert s.refunded_fen + s.reserved_fen <= s.captured_fen
         lines_fen = sum(line.escrow_fen for line in s.lines.values())
         assert s.escrow_fen == lines_fen + s.freight_escrow_fen + s.commission_escrow_fen + open_fen["escrow"]
-        if not any(x.free_units for x in s.lines.values()) and not s.has_open_claim:
+        is_nothing_left = not any(x.free_units for x in s.lines.values())
+        if (is_nothing_left or s.is_received) and not s.has_open_claim:
             assert s.escrow_fen == 0, "nobody can get at this money any more"
 
 
 def check_targets(s: OrderState) -> None:
     """Commission and rebate stand at their cumulative targets."""
     assert s.commission_fen == commission_target(s, s.kept_fen)
-    assert 0 <= s.rebate_fen <= half_even(s.commission_fen * (s.terms.rebate_share_bp if s.terms else 0), BP)
+    if s.kept_fen == 0:
+        assert s.commission_fen == s.rebate_fen == 0
+        return
+    cainiao_fen = 0
+    for line in s.lines.values():
+        dispatched = s.units(line.line_id, lambda x: x.dispatched_at)
+        by_cainiao = s.units(line.line_id, lambda x: x.dispatched_at and x.is_cainiao)
+        cainiao_fen += half_even(line.kept_fen * by_cainiao, dispatched) if dispatched else 0
+    assert s.terms is not None
+    assert s.rebate_fen == half_even(
+        s.commission_fen * s.terms.rebate_share_bp * cainiao_fen, BP * s.kept_fen
+    )
 
 
 def check_accounts(world: World) -> None:

@@ -131,8 +131,9 @@ def follow_by_polling(url: str, folder: str, name: str, end: Any) -> None:
     with psycopg.connect(url, autocommit=True) as connection, _seen(folder, name) as see:
         position = 0
         while not 0 < end.value <= position:
-            for position, stream, version in connection.execute(query, [position]).fetchall():  # noqa: B007
-                see(position, f"{stream}@{version}")
+            for found, stream, version in connection.execute(query, [position]).fetchall():
+                see(found, f"{stream}@{version}")
+                position = found
             time.sleep(_POLL_SECONDS)
 
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 import psycopg
 import pytest
 
+from ledger.log import COLUMNS
 from ledger.store import Store
 from migrations import migrate
 from tests.store.bank import NOON, WIRE, accepted, append, deposits
@@ -75,20 +76,14 @@ def test_the_application_writes_under_that_role(filled: Store) -> None:
 def test_constraints_refuse_what_no_event_can_be(
     filled: Store, owner: psycopg.Connection, column: str, value: str
 ) -> None:
-    columns = {
-        name: name
-        for name in (
-            "originator_id topic actor role correlation_id occurred_at received_at recorded_at chain_sha256 state"
-        ).split()
-    } | {"notification_id": "3", "originator_version": "3"}
-    owner.execute(insert_copy_of_event_2(columns))
-    later = columns | {"notification_id": "4", "originator_version": "4"}
+    owner.execute(copy_of_event_2({"notification_id": "3", "originator_version": "3"}))
 
     with pytest.raises(psycopg.IntegrityError):
-        owner.execute(insert_copy_of_event_2(later | {column: value}))
+        owner.execute(copy_of_event_2({"notification_id": "4", "originator_version": "4", column: value}))
 
 
-def insert_copy_of_event_2(columns: dict[str, str]) -> str:
+def copy_of_event_2(changes: dict[str, str]) -> str:
+    columns = {name: name for name in COLUMNS.split(", ")} | changes
     names, values = ", ".join(columns), ", ".join(columns.values())
     return f"INSERT INTO ledger_events ({names}) SELECT {values} FROM ledger_events WHERE notification_id = 2"
 

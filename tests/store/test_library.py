@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pytest
 from eventsourcing.application import AggregateNotFoundError
@@ -20,7 +21,7 @@ def application(ledger: str) -> Iterator[LedgerApplication]:
         yield opened
 
 
-def balance(before: int | None, events: Iterable[LedgerEvent]) -> int | None:
+def balance(before: Any, events: Iterable[Any]) -> Any:
     for event in events:
         amount = event.data.amount_fen if isinstance(event.data, MoneyDeposited) else 0
         before = (before or 0) + amount

@@ -6,6 +6,7 @@ from datetime import timedelta
 import psycopg
 import pytest
 
+from ledger.events import Recorded
 from ledger.store import Store
 from tests.store.bank import NOON, WIRE, AccountOpened, MoneyDeposited, append, cut_connections, deposits
 
@@ -37,8 +38,8 @@ def test_many_streams_are_loaded_in_one_query(filled: Store) -> None:
 
 
 def test_tasks_load_at_the_same_time_and_each_gets_its_own(filled: Store) -> None:
-    async def main() -> list[dict[str, list[object]]]:
-        return await asyncio.gather(*[filled.load([f"account-{n}", f"account-{n + 1}"]) for n in range(40)])  # type: ignore[arg-type]
+    async def main() -> list[dict[str, list[Recorded]]]:
+        return list(await asyncio.gather(*[filled.load([f"account-{n}", f"account-{n + 1}"]) for n in range(40)]))
 
     for number, loaded in enumerate(asyncio.run(main())):
         assert list(loaded) == [f"account-{number}", f"account-{number + 1}"]

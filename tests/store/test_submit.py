@@ -99,7 +99,7 @@ def test_a_caller_that_goes_away_harms_no_other(store: Store, busy: psycopg.Conn
         goes_away.cancel()
         await asyncio.sleep(0)
         busy.execute("COMMIT")
-        return await asyncio.gather(under_way, goes_away, stays, return_exceptions=True)
+        return list(await asyncio.gather(under_way, goes_away, stays, return_exceptions=True))
 
     first, second, third = asyncio.run(main())
 

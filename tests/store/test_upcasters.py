@@ -1,6 +1,5 @@
 """Retired shapes: what was written in a shape of the past is read in today's, whichever way it is read."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -46,13 +45,13 @@ def retired(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def old_log(ledger: str) -> Iterator[str]:
+def old_log(ledger: str) -> str:
     """A log written long ago, with one event of today's shape at its end."""
     with Store.open(ledger, wire=OLD_WIRE) as store:
         store.append(append("account-1", 0, AccountMade(name="Ada"), MoneyPaidIn(yuan=3)))
     with Store.open(ledger, wire=WIRE) as store:
         store.append(append("account-1", 2, MoneyDeposited(amount_fen=7)))
-    yield ledger
+    return ledger
 
 
 TODAY = [AccountOpened(owner="Ada"), MoneyDeposited(amount_fen=300), MoneyDeposited(amount_fen=7)]
