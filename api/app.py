@@ -61,7 +61,7 @@ def create_app(store: Store, desk: Desk, projector: Projector) -> FastAPI:
     Reads(store, projector, keyring, threads).add_routes(app)
     feed.add_routes(app)
     Health(store, projector.models, database, metrics, threads).add_routes(app)
-    openapi.add_routes(app, projector.models.projections)
+    openapi.add_routes(app)
     app.add_exception_handler(HTTPException, _refused_by_router)
     app.add_middleware(Door, metrics=metrics)
     return app

@@ -14,6 +14,7 @@ OpenAPI; what it decoded becomes the command.  The bounds stand here and nowhere
 import types
 from collections.abc import Callable
 from datetime import UTC, date, datetime
+from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
@@ -93,6 +94,7 @@ def parse_instant(text: str) -> datetime:
 # --- twins ------------------------------------------------------------------------------------------------------------
 
 
+@cache
 def _twin(struct: type[msgspec.Struct], left_out: frozenset[str] = frozenset()) -> type[msgspec.Struct]:
     """The same struct with bounds, and without some fields."""
     fields = [

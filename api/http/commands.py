@@ -18,7 +18,7 @@ from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from api.commands import Answer, Desk, Request
-from api.http import access
+from api.http import access, openapi
 from api.http.bodies import Body, refusal
 from api.http.door import (
     JSON,
@@ -53,17 +53,7 @@ log = structlog.get_logger("http")
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-class Accepted(msgspec.Struct, frozen=True):
-    """Where the events of an accepted command lie.  ``version`` is the stream's, ``position`` that of the last event
-    in the whole ledger: reads with ``?after=<position>`` have seen it.  No events: it had been so already."""
-
-    stream: str
-    version: int
-    position: int
-    events: tuple[str, ...]
-
-
-class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class BatchLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One command of a batch: the name of its class, its idempotency key, and its body."""
 
     command: str
@@ -71,7 +61,7 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     body: msgspec.Raw
 
 
-class LineAnswer(msgspec.Struct, frozen=True):
+class BatchAnswer(msgspec.Struct, frozen=True):
     """What became of a line, counted from 1.  *accepted*, *repeated* (accepted before: the first answer again),
     *rejected* (nothing happened; ``code`` says why), *invalid* (it will never be accepted as it is), *try_later*
     (nobody could decide it now: send it again)."""
@@ -96,14 +86,8 @@ class Commands:
     def add_routes(self, app: FastAPI) -> None:
         """One route for each class of command, and one for batches."""
         for name in self.bodies:
-            app.router.add_api_route(
-                f"{PATH}/{name}", _documented(name), methods=["POST"], name=name, route_class_override=_Exactly
-            )
-            _serve(app, self._single(name))
-        app.router.add_api_route(
-            PATH, _documented("batch"), methods=["POST"], name="SendBatch", route_class_override=_Exactly
-        )
-        _serve(app, self._batch)
+            _add_route(app, f"{PATH}/{name}", self._single(name), name, openapi.command(self.bodies[name]))
+        _add_route(app, PATH, self._batch, "SendCommands", openapi.batch(BatchLine, BatchAnswer))
 
     # --- one command --------------------------------------------------------------------------------------------------
 
@@ -192,8 +176,8 @@ class Commands:
     ) -> AsyncIterator[bytes]:
         """The answers in the order of the lines.  Lines of one stream are decided one after the other, streams at the
         same time."""
-        answers: list[asyncio.Future[LineAnswer]] = [asyncio.get_running_loop().create_future() for _ in lines]
-        by_stream: dict[str, list[tuple[int, Line, Command]]] = {}
+        answers: list[asyncio.Future[BatchAnswer]] = [asyncio.get_running_loop().create_future() for _ in lines]
+        by_stream: dict[str, list[tuple[int, BatchLine, Command]]] = {}
         for number, raw in enumerate(lines):
             try:
                 line, command = self._line(raw, holder)
@@ -203,7 +187,7 @@ class Commands:
                 by_stream.setdefault(command.stream, []).append((number, line, command))
         free = asyncio.Semaphore(STREAMS_AT_ONCE)
 
-        async def decide(asked: Iterable[tuple[int, Line, Command]]) -> None:
+        async def decide(asked: Iterable[tuple[int, BatchLine, Command]]) -> None:
             async with free:
                 for number, line, command in asked:
                     answer = await self._decided_line(number, line, command, holder, approvals, correlation_id)
@@ -220,10 +204,10 @@ class Commands:
                 with suppress(asyncio.CancelledError):
                     await task
 
-    def _line(self, raw: bytes, holder: Holder) -> tuple[Line, Command]:
+    def _line(self, raw: bytes, holder: Holder) -> tuple[BatchLine, Command]:
         """The command of a line; ``Problem`` if there is none in it."""
         try:
-            line = msgspec.json.decode(raw, type=Line)
+            line = msgspec.json.decode(raw, type=BatchLine)
         except Exception as error:
             raise refusal(error) from error
         body = self.bodies.get(line.command)
@@ -239,12 +223,12 @@ class Commands:
     async def _decided_line(
         self,
         number: int,
-        line: Line,
+        line: BatchLine,
         command: Command,
         holder: Holder,
         approvals: Mapping[type[Command], "str | Problem | None"],
         correlation_id: str,
-    ) -> LineAnswer:
+    ) -> BatchAnswer:
         result, started_at = "refused", asyncio.get_running_loop().time()
         try:
             approved_by = approvals.get(type(command))
@@ -252,7 +236,7 @@ class Commands:
                 raise approved_by
             answer = await self._decided(command, line.key, holder, approved_by, correlation_id)
             result = answer.result
-            return LineAnswer(
+            return BatchAnswer(
                 number + 1, answer.result, None, answer.stream, answer.version, answer.position, answer.events
             )
         except Exception as error:
@@ -280,17 +264,16 @@ class _Exactly(APIRoute):
         return found, {"endpoint": self.endpoint, "path_params": {}, "route": self}
 
 
-def _documented(name: str) -> Callable[[], Awaitable[Any]]:
-    """What FastAPI looks at to describe a route; what is served stands beside it."""
+def _add_route(app: FastAPI, path: str, serve: Asgi, name: str, description: dict[str, Any]) -> None:
+    """Adds a route that FastAPI describes, and that is served without the conversions it makes for others."""
 
     async def endpoint() -> None:
-        raise AssertionError(name)
+        raise AssertionError(f"{path} is served by itself")
 
-    return endpoint
-
-
-def _serve(app: FastAPI, serve: Asgi) -> None:
-    """Lets the route that was added last be served without the conversions that FastAPI makes for others."""
+    app.router.add_api_route(
+        path, endpoint, methods=["POST"], name=name, operation_id=name, openapi_extra=description,
+        route_class_override=_Exactly,
+    )  # fmt: skip
     route = app.router.routes[-1]
     assert isinstance(route, APIRoute)
     route.app = serve
@@ -310,20 +293,20 @@ def _check_media_type(headers: Headers, known: Sequence[bytes]) -> None:
         raise problem("unsupported_media_type", f"Send {known[0].decode()}.")
 
 
-def _accepted(answer: Answer) -> Accepted:
+def _accepted(answer: Answer) -> openapi.Accepted:
     assert answer.version is not None
     assert answer.position is not None
-    return Accepted(answer.stream, answer.version, answer.position, answer.events)
+    return openapi.Accepted(answer.stream, answer.version, answer.position, answer.events)
 
 
 def _approved_commands() -> Iterable[type[Command]]:
     return (command for command in COMMANDS.values() if command.approver)
 
 
-def _refused(number: int, refused: Problem, stream: str | None = None) -> LineAnswer:
+def _refused(number: int, refused: Problem, stream: str | None = None) -> BatchAnswer:
     result: Literal["rejected", "try_later", "invalid"] = "invalid"
     if refused.status in (403, 409):
         result = "rejected"
     elif refused.status >= 500:
         result = "try_later"
-    return LineAnswer(number + 1, result, refused.code, stream, detail=refused.detail)
+    return BatchAnswer(number + 1, result, refused.code, stream, detail=refused.detail)

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from api import exports
-from api.http import access
+from api.http import access, openapi
 from api.http.bodies import MOST_POSITION
 from api.http.door import authenticated, trace_of
 from api.http.problems import Problem, problem
@@ -33,6 +33,13 @@ LOOK_AGAIN_SECONDS = 2.0
 """How often a stream that waits asks whether its key still holds."""
 PAGES_A_REQUEST = 20
 """How many pages of the log one request looks through for events that its role may see."""
+
+
+EventRead = msgspec.defstruct(
+    "EventRead",
+    [(x.name, x.type) for x in msgspec.structs.fields(Entry) if x.name in exports.ENTRY_COLUMNS] + [("data", dict)],
+    namespace={"__doc__": "An event with everything the log holds about it."},
+)
 
 
 class Shown(NamedTuple):
@@ -53,7 +60,12 @@ class Feed:
 
     def add_routes(self, app: FastAPI) -> None:
         """One route; what the client accepts says which form it wants."""
-        app.add_api_route("/v1/events", self.events, methods=["GET"], name="events")
+        described = openapi.other(
+            "Streams and events", "All events", self.events.__doc__, tuple[EventRead, ...], parameters=openapi.FEED,
+            errors=(400, 401, 403, 422, 503),
+        )  # fmt: skip
+        described["responses"]["200"]["content"][EVENT_STREAM] = {"schema": {"type": "string"}}
+        openapi.add_route(app, "/v1/events", self.events, described)
 
     def close(self) -> None:
         """Stops listening; the streams end."""

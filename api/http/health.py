@@ -3,13 +3,15 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Literal, TypeVar
 
+import msgspec
 import structlog
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.http import openapi
 from api.http.door import trace_of
 from api.http.problems import Problem
 from api.metrics import MEDIA_TYPE, Metrics
@@ -25,6 +27,12 @@ PATIENCE_SECONDS = 3.0
 """After so long the database counts as away."""
 
 
+class Status(msgspec.Struct, frozen=True):
+    """How it is."""
+
+    status: Literal["alive", "ready"]
+
+
 class Health:
     """Answers whoever watches the service; no key is needed, and nothing is told about the business but how busy it is."""
 
@@ -35,14 +43,17 @@ class Health:
 
     def add_routes(self, app: FastAPI) -> None:
         """Three routes for machines."""
-        app.add_api_route("/healthz", self.healthz, methods=["GET"], name="healthz")
-        app.add_api_route("/readyz", self.readyz, methods=["GET"], name="readyz")
-        app.add_api_route("/metrics", self.prometheus, methods=["GET"], name="metrics")
+        alive = openapi.other("Health", "Alive", self.healthz.__doc__, Status)
+        ready = openapi.other("Health", "Ready", self.readyz.__doc__, Status, errors=(503,))
+        figures = openapi.other("Health", "Figures", self.prometheus.__doc__, str, media_type="text/plain")
+        openapi.add_route(app, "/healthz", self.healthz, alive)
+        openapi.add_route(app, "/readyz", self.readyz, ready)
+        openapi.add_route(app, "/metrics", self.prometheus, figures)
 
     async def healthz(self, request: Request) -> Response:
         """The process runs and answers."""
         trace_of(request.scope).event = "health_asked"
-        return Response(b'{"status":"alive"}', media_type="application/json")
+        return Response(msgspec.json.encode(Status("alive")), media_type="application/json")
 
     async def readyz(self, request: Request) -> Response:
         """The database can be reached, its schema is up to date, and every read model is built and follows.
@@ -55,7 +66,7 @@ class Health:
             reasons = [f"the database cannot be reached ({type(error).__name__})"]
         if reasons:
             raise Problem(503, "not_ready", "; ".join(reasons), {"Retry-After": "1"})
-        return Response(b'{"status":"ready"}', media_type="application/json")
+        return Response(msgspec.json.encode(Status("ready")), media_type="application/json")
 
     def _reasons(self) -> list[str]:
         missing = self.database.missing_migrations()

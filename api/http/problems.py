@@ -18,14 +18,14 @@ class Problem(Exception):
 
     def body(self, correlation_id: str) -> bytes:
         """The problem details, as JSON."""
-        details = Details(
+        details = ProblemDetails(
             TYPE_PREFIX + self.code, self.code.replace("_", " ").capitalize(), self.status, self.detail, self.code,
             correlation_id,
         )  # fmt: skip
         return msgspec.json.encode(details)
 
 
-class Details(msgspec.Struct, frozen=True, rename={"kind": "type"}):
+class ProblemDetails(msgspec.Struct, frozen=True, rename={"kind": "type"}):
     """Why a request was not served (RFC 9457).  Programs read ``code``, the last part of ``type``; people read
     ``detail``."""
 

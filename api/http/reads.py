@@ -5,7 +5,7 @@ model has come so far, so that whoever wrote at that position reads their own wr
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 from urllib.parse import quote, unquote, urlencode
@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from api import asof, audit, exports, queries
 from api.asof import Moment
-from api.http import access
+from api.http import access, openapi
 from api.http.bodies import MOST_POSITION
 from api.http.door import JSON, authenticated, trace_of
 from api.http.problems import problem
@@ -42,6 +42,22 @@ FOLDS_WAITING = 8
 MOMENT = ("at", "recorded_as_of", "occurred_as_of")
 
 
+class StreamRead(msgspec.Struct, frozen=True):
+    """A stream: its events with everything the log holds about them, and the state they fold to."""
+
+    stream: str
+    events: tuple[dict[str, Any], ...]
+    state: dict[str, Any]
+
+
+class DigestRead(msgspec.Struct, frozen=True):
+    """``chain``: of the log at the position, in hex.  ``read_models``: the SHA-256 of each, as it is exported."""
+
+    position: int
+    chain: str
+    read_models: dict[str, str]
+
+
 class Reads:
     """Serves what is read."""
 
@@ -54,16 +70,24 @@ class Reads:
     def add_routes(self, app: FastAPI) -> None:
         """Two routes for each read model, and those for streams and digests."""
         for name, projection in self.models.projections.items():
-            app.add_api_route(f"/v1/{name}", self._page_route(projection), methods=["GET"], name=name)
-            app.add_api_route(
-                f"/v1/{name}/{{key:path}}", self._row_route(projection), methods=["GET"], name=f"{name} row"
-            )
-        app.add_api_route("/v1/streams/{stream}", self.stream, methods=["GET"], name="stream")
-        app.add_api_route("/v1/digest", self.digest, methods=["GET"], name="digest")
+            described = openapi.page(projection, queries.searchable(projection))
+            openapi.add_route(app, f"/v1/{name}", self._page_route(projection), described)
+            one = openapi.row(projection)
+            openapi.add_route(app, f"/v1/{name}/{{key:path}}", self._row_route(projection), one)
+        stream = openapi.other(
+            "Streams and events", "One stream", self.stream.__doc__, StreamRead,
+            parameters=[openapi.STREAM, *openapi.MOMENTS], errors=(400, 401, 403, 404, 422, 503),
+        )  # fmt: skip
+        openapi.add_route(app, "/v1/streams/{stream}", self.stream, stream)
+        digest = openapi.other(
+            "Streams and events", "Digest", self.digest.__doc__, DigestRead, parameters=openapi.DIGEST,
+            errors=(400, 401, 403, 422, 503),
+        )  # fmt: skip
+        openapi.add_route(app, "/v1/digest", self.digest, digest)
 
     # --- read models --------------------------------------------------------------------------------------------------
 
-    def _page_route(self, projection: Projection) -> Callable[[Request], Any]:
+    def _page_route(self, projection: Projection) -> Callable[[Request], Awaitable[Response]]:
         columns = queries.searchable(projection)
 
         async def endpoint(request: Request) -> Response:
@@ -93,7 +117,7 @@ class Reads:
             )
         )
 
-    def _row_route(self, projection: Projection) -> Callable[[Request], Any]:
+    def _row_route(self, projection: Projection) -> Callable[[Request], Awaitable[Response]]:
         prefix = f"/v1/{projection.name}/"
 
         async def endpoint(request: Request) -> Response:
