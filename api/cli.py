@@ -16,12 +16,14 @@ from typing import Annotated, Any, BinaryIO, NoReturn
 import msgspec
 import psycopg
 import typer
+import uvicorn
 from eventsourcing.persistence import PersistenceError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from api import asof, audit, embedded, exports, importing, keys, lines, olist, olist_check
+from api.app import create_app, server_config
 from api.clock import VirtualClock
 from api.logs import configure
 from api.settings import Settings
@@ -137,11 +139,22 @@ def keys_list(as_json: Json = False) -> None:
 @app.command()
 def serve(host: str | None = None, port: int | None = None) -> None:
     """Serve the API, and project, carry and tick beside it."""
-    from api.serving import serve as serve_
-
     settings = Settings()
     with opened(settings) as ledger:
-        serve_(ledger, host or settings.host, port or settings.port)
+        asyncio.run(_serve(ledger, host or settings.host, settings.port if port is None else port))
+
+
+async def _serve(ledger: Ledger, host: str, port: int) -> None:
+    """The API and its workers, in one event loop; whichever ends first ends the other."""
+    server = uvicorn.Server(server_config(create_app(ledger.store, ledger.desk, ledger.projector), host, port))
+    stop = asyncio.Event()
+    working = asyncio.create_task(ledger.worker.run(stop))
+    serving = asyncio.create_task(server.serve())
+    err.print(f"http://{host}:{port}/docs", highlight=False)
+    await asyncio.wait([working, serving], return_when=asyncio.FIRST_COMPLETED)
+    server.should_exit = True
+    stop.set()
+    await asyncio.gather(working, serving)
 
 
 @app.command()
