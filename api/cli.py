@@ -149,12 +149,13 @@ async def _serve(ledger: Ledger, host: str, port: int) -> None:
     server = uvicorn.Server(server_config(create_app(ledger.store, ledger.desk, ledger.projector), host, port))
     stop = asyncio.Event()
     working = asyncio.create_task(ledger.worker.run(stop))
-    serving = asyncio.create_task(server.serve())
+    working.add_done_callback(lambda _: setattr(server, "should_exit", True))
     err.print(f"http://{host}:{port}/docs", highlight=False)
-    await asyncio.wait([working, serving], return_when=asyncio.FIRST_COMPLETED)
-    server.should_exit = True
-    stop.set()
-    await asyncio.gather(working, serving)
+    try:
+        await server.serve()
+    finally:
+        stop.set()
+        await working
 
 
 @app.command()

@@ -97,12 +97,12 @@ class Worker:
             asyncio.create_task(self._tick_on(stop)),
         ]
         stopped = asyncio.create_task(stop.wait())
-        done, _ = await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
-        stop.set()
-        projecting.set()
+        try:
+            await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
+        finally:  # also when it is cancelled: a thread does not hear of that
+            stop.set()
+            projecting.set()
         await asyncio.gather(*tasks)
-        for task in done:
-            task.result()
 
     async def _carry_on(self, stop: asyncio.Event) -> None:
         with self.desk.store.listen() as tail:

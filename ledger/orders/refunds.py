@@ -492,7 +492,7 @@ def meet_late_units(s: OrderState, not_before: datetime, rules: Rulebook) -> Dec
         if x.delivered_at and any(surplus[part.line_id] > 0 for part in x.lines)
     ]
     at = max([*came_at, not_before])
-    for claim in list(s.claims.values()):
+    for claim in sorted(s.claims.values(), key=_cancelled_last):
         if claim.undone_by or claim.state not in REFUNDED:
             continue
         lines = tuple(_late_part(claim, x, surplus) for x in claim.lines)
@@ -511,6 +511,11 @@ def meet_late_units(s: OrderState, not_before: datetime, rules: Rulebook) -> Dec
                     return_by_at=add_days(at, rules.refund.refunded_units_return_days),
                 ),
             )  # fmt: skip
+
+
+def _cancelled_last(claim: ClaimState) -> bool:
+    """Units that were called off were in no parcel, or in one that was given up."""
+    return claim.kind == "cancellation"
 
 
 def _delivered_unclaimed(s: OrderState, line_id: str) -> int:

@@ -273,7 +273,7 @@ class OrderState(msgspec.Struct):
             sum(x.units for x in claim.lines if x.line_id == line_id)
             - sum(x.units for x in claim.late_parcels if x.line_id == line_id)
             for claim in self.claims.values()
-            if claim.kind == "breach" and claim.state in REFUNDED
+            if claim.kind == "breach" and claim.state in REFUNDED and not claim.is_repaid
         )
 
     def has_open_reduction(self, line_id: str) -> bool:
