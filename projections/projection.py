@@ -9,8 +9,8 @@ Stored are sums and single values only.  Ratios and running balances are worked 
 order, whenever they are shown.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import msgspec
 
@@ -25,9 +25,6 @@ class Row(msgspec.Struct):
 
     In a projection that adds up, every column but the key's is an integer, or a mapping of text to integers that is
     added entry by entry; a row of zeros alone does not exist."""
-
-
-R = TypeVar("R", bound=Row)
 
 
 def as_stored(rows: Iterator[Any]) -> Iterator[Any]:
@@ -50,6 +47,8 @@ class Projection(msgspec.Struct, frozen=True):
     """What a story contributes."""
     contributions: Callable[[Recorded], Iterable[Row]] | None = None
     """What a single event adds, where no state is needed."""
+    events: frozenset[type] | None = None
+    """The types of event that add anything; ``None``: any may."""
     is_sum: bool = True
     """Many subjects add to a row; else each row belongs to one subject and is replaced."""
     stream_of: Callable[[Key], str] | None = None
@@ -69,55 +68,10 @@ class Projection(msgspec.Struct, frozen=True):
         """The columns as shown, in order."""
         return (self.shown or self.row).__struct_fields__
 
+    def is_fed_by(self, event: type) -> bool:
+        """Whether single events of this type add anything."""
+        return self.contributions is not None and (self.events is None or event in self.events)
+
     def key_of(self, row: Row) -> Key:
         """The key of a row."""
         return tuple(getattr(row, column) for column in self.key)
-
-
-def add(into: dict[Key, Row], projection: Projection, rows: Iterable[Row], sign: int = 1) -> None:
-    """Adds rows (or takes them away) to what has been added up so far.  A row that belongs to one subject is simply
-    put there, or taken out."""
-    width = len(projection.key)
-    for row in rows:
-        key = projection.key_of(row)
-        if not projection.is_sum:
-            if sign > 0:
-                into[key] = row
-            else:
-                into.pop(key, None)
-            continue
-        total = into.get(key)
-        if total is None:
-            into[key] = row if sign > 0 else negated(row, width)
-        else:
-            add_to(total, row, width, sign)
-
-
-def add_to(total: Row, row: Row, width: int, sign: int = 1) -> None:
-    """Adds the columns of a row behind its key, of ``width`` columns, to a total."""
-    for column in row.__struct_fields__[width:]:
-        value = getattr(row, column)
-        if value:
-            so_far = getattr(total, column)
-            setattr(total, column, added(so_far, value, sign) if isinstance(value, dict) else so_far + sign * value)
-
-
-def added(so_far: Mapping[str, int], more: Mapping[str, int], sign: int) -> dict[str, int]:
-    """Two mappings added entry by entry; entries of 0 are left out, the others are in the order of their names."""
-    names = sorted(so_far.keys() | more.keys())
-    totals = {name: so_far.get(name, 0) + sign * more.get(name, 0) for name in names}
-    return {name: total for name, total in totals.items() if total}
-
-
-def negated(row: Row, width: int) -> Row:
-    """The row that takes this one away."""
-    taken = msgspec.structs.replace(row)
-    for column in row.__struct_fields__[width:]:
-        value = getattr(row, column)
-        setattr(taken, column, added({}, value, -1) if isinstance(value, dict) else -value)
-    return taken
-
-
-def is_zero(row: Row, width: int) -> bool:
-    """Nothing is left of it."""
-    return not any(getattr(row, column) for column in row.__struct_fields__[width:])

@@ -13,25 +13,15 @@ from functools import cache
 from typing import Any, Union, get_args, get_origin
 
 import msgspec
+from msgspec.structs import astuple
 
 from ledger.decider import Decider, Story, fold
 from ledger.events import Recorded
 from ledger.streams import DECIDERS
-from projections.projection import Key, Projection, Row, add, add_to, added, is_zero
-
-Rows = dict[Key, Row]
+from projections.projection import Key, Projection, Row
+from projections.sums import Rows, Sums
 
 # --- folding everything -----------------------------------------------------------------------------------------------
-
-
-def fold_rows(chunks: Iterable[Sequence[Recorded]], projections: Mapping[str, Projection]) -> dict[str, Rows]:
-    """The stored rows of read models, by name and key, after events that come in the order of their streams.
-
-    Raises what a fold raises, with a note that says at which event."""
-    telling = Telling(projections)
-    for chunk in chunks:
-        telling.tell(chunk)
-    return telling.rows()
 
 
 class FoldFailed(Exception):
@@ -45,100 +35,168 @@ class FoldFailed(Exception):
         return f"at position {self.position} of {self.stream}: {self.message}"
 
 
-class Telling:
-    """Stories under way, and what is already known of the rows."""
+def fold_rows(chunks: Iterable[Sequence[Recorded]], projections: Mapping[str, Projection]) -> dict[str, Rows]:
+    """The stored rows of read models, by name and key, after events that come in the order of their streams.
 
-    def __init__(self, projections: Mapping[str, Projection]) -> None:
-        self.projections = projections
-        self.stories: dict[str, Story] = {}
-        self._rows: dict[str, Rows] = {name: {} for name in projections}
-        kinds = {kind for p in projections.values() for kind in p.streams}
-        self._kinds = {kind: _Kind(DECIDERS[kind], projections) for kind in kinds}
+    ``FoldFailed`` if a fold raises."""
+    telling = Telling(projections)
+    for chunk in chunks:
+        telling.tell(chunk)
+    return telling.rows()
+
+
+class Singles:
+    """The rows of a read model in which each belongs to one stream."""
+
+    def __init__(self, projection: Projection) -> None:
+        self._width = len(projection.key)
+        self._rows: list[Row] = []
+        self.add = self._rows.extend
+        """Adds rows."""
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def take(self) -> list[Row]:
+        """The rows so far; they are not here any more."""
+        taken = self._rows[:]
+        self._rows.clear()
+        return taken
+
+    def rows(self) -> Rows:
+        """The rows by key."""
+        width = self._width
+        return {astuple(row)[:width]: row for row in self._rows}
+
+
+_Contributors = Mapping[type, Sequence[tuple[Projection, Callable[[Iterable[Row]], None]]]]
+_Evolve = Callable[[Any, Recorded], Any]
+
+
+class Telling:
+    """Stories under way, and what is already known of the rows.
+
+    ``ends``: the last versions of streams, if they are known beforehand.  A story that has come to its end is turned
+    into rows at once and forgotten, so that only open ones take room."""
+
+    def __init__(self, projections: Mapping[str, Projection], ends: Mapping[str, int] | None = None) -> None:
+        self.collected: dict[str, Sums | Singles] = {
+            name: Sums(x) if x.is_sum else Singles(x) for name, x in projections.items()
+        }
+        kinds = {kind for x in projections.values() for kind in x.streams}
+        self._kinds = {kind: _Kind(DECIDERS[kind], projections.values(), self.collected) for kind in kinds}
+        self._told: dict[str, tuple[Story, _Evolve | None, _Contributors]] = {}
+        self._ends = ends
+
+    @property
+    def stories(self) -> dict[str, Story]:
+        """The stories by stream, as far as they have come and are not forgotten."""
+        return {stream: story for stream, (story, _, _) in self._told.items()}
 
     def tell(self, events: Sequence[Recorded]) -> None:
-        """Goes on with the next events."""
+        """Goes on with the next events; ``FoldFailed``."""
+        # The hottest loop of all: what is looked up once per stream is kept with its story.
+        told_of, begin, ends = self._told.get, self._begin, self._ends
         for event in events:
-            kind = self._kinds.get(event.stream.partition("-")[0])
-            if kind is None:
+            told = told_of(event.stream) or begin(event.stream)
+            if told is None:
                 continue
-            if kind.tellers:
-                self._evolve(kind, event)
-            for projection in kind.contributors:
-                add(self._rows[projection.name], projection, projection.contributions(event))  # type: ignore[misc]
-
-    def _evolve(self, kind: "_Kind", event: Recorded) -> None:
-        story = self.stories.get(event.stream)
-        if story is None:
-            story = self.stories[event.stream] = Story(event.stream, kind.decider.initial())
-        fold(kind.decider, event.stream, (event,), story)
+            story, evolve, contributors = told
+            if evolve is not None:
+                try:
+                    story.state = evolve(story.state, event)
+                except Exception as error:
+                    raise self._kind_of(event.stream).failed(event, error) from error
+                story.version = event.version
+                if event.received_at > story.latest_at:
+                    story.latest_at = event.received_at
+            found = contributors.get(type(event.data))
+            if found is not None:
+                _contribute(found, event)
+            if ends is not None and ends[event.stream] == event.version:
+                self._end(event.stream, event)
 
     def rows(self) -> dict[str, Rows]:
-        """The rows now; the stories are over."""
-        for stream, story in self.stories.items():
-            for projection in self._kinds[stream.partition("-")[0]].tellers:
-                add(self._rows[projection.name], projection, projection.rows(story))  # type: ignore[misc]
-        self.stories.clear()
-        return {name: settled(self.projections[name], rows) for name, rows in self._rows.items()}
+        """The stored rows now, by read model and key; ``FoldFailed``.  It is over then."""
+        for stream in list(self._told):
+            self._end(stream, None)
+        return {name: collected.rows() for name, collected in self.collected.items()}
+
+    def _kind_of(self, stream: str) -> "_Kind":
+        return self._kinds[stream.partition("-")[0]]
+
+    def _begin(self, stream: str) -> tuple[Story, _Evolve | None, _Contributors] | None:
+        kind = self._kinds.get(stream.partition("-")[0])
+        if kind is None:
+            return None
+        story = Story(stream, kind.decider.initial())
+        told = self._told[stream] = (story, kind.decider.evolve if kind.tellers else None, kind.contributors)
+        return told
+
+    def _end(self, stream: str, last: Recorded | None) -> None:
+        story, _, _ = self._told.pop(stream)
+        for projection, tell_rows, collect in self._kind_of(stream).tellers:
+            try:
+                collect(tell_rows(story))
+            except Exception as error:
+                position = last.position if last else 0
+                raise FoldFailed([projection.name], position, stream, repr(error)) from error
 
 
 class _Kind:
     """A kind of stream, and who reads it."""
 
-    def __init__(self, decider: Decider, projections: Mapping[str, Projection]) -> None:
-        readers = [p for p in projections.values() if decider.name in p.streams]
+    def __init__(
+        self, decider: Decider, projections: Iterable[Projection], collected: Mapping[str, Sums | Singles]
+    ) -> None:
+        readers = [x for x in projections if decider.name in x.streams]
         self.decider = decider
-        self.tellers = [p for p in readers if p.rows is not None]
-        self.contributors = [p for p in readers if p.contributions is not None]
+        self.tellers = [(x, x.rows, collected[x.name].add) for x in readers if x.rows is not None]
+        self.contributors: _Contributors = {
+            event: found
+            for event in decider.events
+            if (found := [(x, collected[x.name].add) for x in readers if x.is_fed_by(event)])
+        }
+
+    def failed(self, event: Recorded, error: Exception) -> FoldFailed:
+        """Whom it concerns if a story cannot go on."""
+        return FoldFailed([x.name for x, _, _ in self.tellers], event.position, event.stream, repr(error))
 
 
-def settled(projection: Projection, rows: Rows) -> Rows:
-    """Rows as they are stored: mappings in order and without zeros, and no row of zeros alone."""
-    if not projection.is_sum:
-        return rows
-    width = len(projection.key)
-    mappings = mapping_columns(projection.row)
-    if mappings:
-        for row in rows.values():
-            settle(row, mappings)
-    return {key: row for key, row in rows.items() if not is_zero(row, width)}
-
-
-def settle(row: Row, mappings: Sequence[str]) -> None:
-    """Gives equal mappings one form, whatever order they were added up in."""
-    for column in mappings:
-        if value := getattr(row, column):
-            setattr(row, column, added(value, {}, 1))
-
-
-@cache
-def mapping_columns(row: type[Row]) -> tuple[str, ...]:
-    """The columns that hold mappings."""
-    return tuple(f.name for f in msgspec.structs.fields(row) if get_origin(f.type) is dict)
+def _contribute(found: Sequence[tuple[Projection, Callable[[Iterable[Row]], None]]], event: Recorded) -> None:
+    for projection, collect in found:
+        assert projection.contributions is not None
+        try:
+            collect(projection.contributions(event))
+        except Exception as error:
+            raise FoldFailed([projection.name], event.position, event.stream, repr(error)) from error
 
 
 # --- folding on -------------------------------------------------------------------------------------------------------
 
 
-class Change(msgspec.Struct):
+class Change:
     """What a batch of events does to the rows of one read model."""
 
-    projection: Projection
-    sums: Rows = {}
-    """To be added to the rows that are there."""
-    replaced: dict[Key, Row | None] = {}
-    """To be put in their place; ``None``: the subject has this row no more."""
+    def __init__(self, projection: Projection) -> None:
+        self.projection = projection
+        self.sums = Sums(projection) if projection.is_sum else None
+        """To be added to the rows that are there."""
+        self.replaced: dict[Key, Row | None] = {}
+        """To be put in their place; ``None``: the subject has this row no more."""
 
     def add(self, rows: Iterable[Row]) -> None:
         """What an event adds."""
-        add(self.sums, self.projection, rows)
+        assert self.sums is not None, f"{self.projection.name} does not add up"
+        self.sums.add(rows)
 
     def replace(self, old: Sequence[Row], new: Sequence[Row]) -> None:
-        """What one subject contributes now, and contributed until now."""
+        """What one subject contributed until now, and contributes now."""
         if old == new:
             return
-        if self.projection.is_sum:
-            add(self.sums, self.projection, old, -1)
-            add(self.sums, self.projection, new, +1)
+        if self.sums is not None:
+            self.sums.subtract(old)
+            self.sums.add(new)
             return
         key_of = self.projection.key_of
         gone = {key_of(row): row for row in old}
@@ -147,6 +205,22 @@ class Change(msgspec.Struct):
             if gone.pop(key, None) != row:
                 self.replaced[key] = row
         self.replaced.update(dict.fromkeys(gone))
+
+    @property
+    def keys_needed(self) -> list[Key]:
+        """Of the rows that have to be looked up before they can be written."""
+        return [key for key, values in self.sums.totals.items() if any(values)] if self.sums is not None else []
+
+    def result(self, found: Rows) -> tuple[list[Row], list[Key]]:
+        """The rows to be put and the keys to be deleted, given those that were looked up."""
+        if self.sums is None:
+            gone = [key for key, row in self.replaced.items() if row is None]
+            return [row for row in self.replaced.values() if row is not None], gone
+        total = Sums(self.projection)
+        total.add(found.values())
+        total.merge(self.sums)
+        put = total.rows()
+        return [row for key, row in put.items() if key in self.sums.totals], [key for key in found if key not in put]
 
 
 class Batch:
@@ -175,7 +249,7 @@ class Batch:
             assert contributions is not None
             try:
                 for event in events:
-                    if event.stream.partition("-")[0] in projection.streams:
+                    if event.stream.partition("-")[0] in projection.streams and projection.is_fed_by(type(event.data)):
                         change.add(contributions(event))
             except Exception as error:
                 self._fail(projection, error)
@@ -234,32 +308,6 @@ def _by_stream(events: Sequence[Recorded]) -> dict[str, list[Recorded]]:
     for event in events:
         found.setdefault(event.stream, []).append(event)
     return found
-
-
-def summed(change: Change, found: Rows) -> tuple[list[Row], list[Key]]:
-    """The rows to be put and the keys to be deleted, once the rows that are there were looked up."""
-    projection = change.projection
-    if not projection.is_sum:
-        return (
-            [row for row in change.replaced.values() if row is not None],
-            [key for key, row in change.replaced.items() if row is None],
-        )
-    width, mappings = len(projection.key), mapping_columns(projection.row)
-    put, delete = [], []
-    for key, more in change.sums.items():
-        if is_zero(more, width):
-            continue
-        total = found.get(key)
-        if total is None:
-            total = more
-        else:
-            add_to(total, more, width)
-        settle(total, mappings)
-        if not is_zero(total, width):
-            put.append(total)
-        elif key in found:
-            delete.append(key)
-    return put, delete
 
 
 # --- as it was --------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from psycopg import sql
 from psycopg.rows import tuple_row
 
 from projections.projection import Key, Projection, Row
-from projections.replay import Change, summed
+from projections.replay import Change
 
 Connection = psycopg.Connection[Any]
 
@@ -125,8 +125,8 @@ class Table:
 
     def apply(self, connection: Connection, change: Change) -> None:
         """Writes what a batch of events changes; inside a transaction that holds the lock of the read model."""
-        keys = list(change.sums)
-        put, delete = summed(change, self.find(connection, keys) if keys else {})
+        keys = change.keys_needed
+        put, delete = change.result(self.find(connection, keys) if keys else {})
         self.delete(connection, delete)
         self.put(connection, put)
 
