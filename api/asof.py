@@ -35,6 +35,14 @@ class Moment(msgspec.Struct, frozen=True):
         """None of them: the present."""
         return self == Moment()
 
+    def includes(self, position: int, recorded_at: datetime, occurred_at: datetime) -> bool:
+        """Whether an event counts at this moment."""
+        return (
+            (self.position is None or position <= self.position)
+            and (self.recorded_before is None or recorded_at < self.recorded_before)
+            and (self.occurred_before is None or occurred_at < self.occurred_before)
+        )
+
     def of(self, chunks: Iterator[Sequence[Recorded]]) -> Iterator[Sequence[Recorded]]:
         """The events that count at this moment."""
         return replay.as_of(
@@ -58,7 +66,9 @@ def key_of_text(projection: Projection, text: str) -> Key:
 
 def rows(store: Store, projection: Projection, moment: Moment) -> Iterator[Any]:
     """All rows of a read model as shown, in key order, folded from the log."""
-    folded = replay.fold_rows(moment.of(store.scan(upto=moment.position)), {projection.name: projection})
+    end = store.head().position
+    upto = end if moment.position is None else min(moment.position, end)
+    folded = replay.fold_rows(moment.of(store.scan(upto=upto)), {projection.name: projection})
     return replay.shown(projection, folded[projection.name])
 
 

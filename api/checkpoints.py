@@ -26,4 +26,4 @@ class Checkpoints:
             connection.execute(statement, [name, position])
 
     def _sql(self, text: str) -> sql.Composed:
-        return sql.SQL(text).format(sql.Identifier(self._schema, "followers"))  # type: ignore[arg-type]
+        return sql.SQL(text).format(sql.Identifier(self._schema, "followers"))

@@ -7,7 +7,8 @@ Data go to stdout, words for people and progress bars to stderr.  Exit codes: 0 
 import asyncio
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+import traceback
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Annotated, Any, BinaryIO, NoReturn
 
 import msgspec
 import psycopg
+import pydantic
 import typer
 import uvicorn
 from eventsourcing.persistence import PersistenceError
@@ -30,9 +32,11 @@ from api.settings import Settings
 from api.wiring import Ledger, database_url, opened
 from ledger import calendar
 from ledger.store import Check, StoreError
+from ledger.streams import DECIDERS
 from migrations import MigrationError, migrate
 from projections import PROJECTIONS, replay
 from projections.projection import Projection
+from projections.rebuild import Rebuilt
 from projections.rebuild import rebuild as rebuild_models
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, help=__doc__)
@@ -46,7 +50,7 @@ app.add_typer(keys_app, name="keys")
 err = Console(stderr=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
-At = Annotated[int | None, typer.Option("--at", help="As it stood at this position.")]
+At = Annotated[int | None, typer.Option("--at", min=0, max=2**63 - 1, help="As it stood at this position.")]
 RecordedAsOf = Annotated[str | None, typer.Option(help="As recorded before this instant.")]
 OccurredAsOf = Annotated[str | None, typer.Option(help="As it had occurred before this instant.")]
 Model = Annotated[str, typer.Argument(help=f"One of {', '.join(PROJECTIONS)}.")]
@@ -56,21 +60,42 @@ class BadInput(Exception):
     """The user's input cannot be used; exit code 2."""
 
 
+UNUSABLE = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError, ValueError)
+"""What comes of input that cannot be used; other errors of the operating system are not the user's."""
+
+
 def main() -> None:
     """The entry point: errors become one line and an exit code."""
-    configure()
     try:
+        configure(Settings().log_level)
         app()
-    except (BadInput, msgspec.ValidationError, msgspec.DecodeError, KeyError, ValueError, OSError) as error:
-        fail(2, error)
+    except pydantic.ValidationError as error:
+        fail(2, "; ".join(f"{_variable(str(x['loc'][0]))}: {x['msg']}" for x in error.errors()))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        fail(2 if isinstance(error, UNUSABLE) else 3, f"{where}{error.strerror or error}")
+    except (BadInput, *UNUSABLE) as error:
+        fail(2, str(error))
     except (embedded.EmbeddedPostgresError, MigrationError, PersistenceError, StoreError, psycopg.Error) as error:
-        fail(3, error)
+        fail(3, str(error))
+    except Exception:
+        traceback.print_exc()
+        fail(3, "this should not happen; please report what stands above")
 
 
-def fail(code: int, error: BaseException) -> NoReturn:
-    """Says what is wrong on stderr and exits."""
-    err.print(f"guarantee: {error}", style="red", markup=False, highlight=False)
+def fail(code: int, message: str) -> NoReturn:
+    """Says in one line on stderr what is wrong, and exits."""
+    err.print(f"guarantee: {' '.join(message.split())}", style="red", markup=False, highlight=False, soft_wrap=True)
     sys.exit(code)
+
+
+def say(text: str) -> None:
+    """Words for people, a line of them, on stderr."""
+    err.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _variable(setting: str) -> str:
+    return setting if setting.startswith("GUARANTEE_") else f"GUARANTEE_{setting.upper()}"
 
 
 # --- The database -------------------------------------------------------------------------------------------------
@@ -85,7 +110,7 @@ def db_start() -> None:
 @db.command("stop")
 def db_stop() -> None:
     """Stop the embedded PostgreSQL."""
-    err.print("stopped" if embedded.stop(Settings().home) else "it was not running")
+    say("stopped" if embedded.stop(Settings().home) else "it was not running")
 
 
 @db.command("status")
@@ -106,7 +131,7 @@ def migrate_() -> None:
     """Bring the schema up to date; nothing happens if it is."""
     settings = Settings()
     done = migrate(database_url(settings), settings.ledger_schema)
-    err.print(f"applied {', '.join(done)}" if done else "up to date")
+    say(f"applied {', '.join(done)}" if done else "up to date")
 
 
 # --- Keys ---------------------------------------------------------------------------------------------------------
@@ -186,11 +211,17 @@ def command(
         holder = keys.holder(ledger.url, ledger.schema, approver_key) if approver_key else None
         if approver_key and holder is None:
             raise BadInput("the approver's key is unknown or revoked")
-        results = asyncio.run(lines.run(ledger.desk, stream, holder, clock))
-    for result in results:
-        print(msgspec.json.encode(result).decode())
-    found = {result.result for result in results}
+        found = asyncio.run(_command(lines.run(ledger.desk, stream, holder, clock)))
     sys.exit(2 if "invalid" in found else 1 if "rejected" in found else 0)
+
+
+async def _command(results: AsyncIterator[lines.Result]) -> set[str]:
+    """Prints each result as soon as it is there; what was done is known even if the next line fails."""
+    found = set()
+    async for result in results:
+        print(_json(result), flush=True)
+        found.add(result.result)
+    return found
 
 
 @app.command()
@@ -202,7 +233,7 @@ def tick(now: Annotated[str | None, typer.Option(help="The instant; by default t
             clock.move_to(ledger.store.head().recorded_at)
         at = _instant(now) if now else ledger.desk.clock.now()
         fired = asyncio.run(ledger.worker.tick(at))
-        err.print(f"{fired} decisions; the log is at position {ledger.store.head().position}")
+        say(f"{fired} decisions; the log is at position {ledger.store.head().position}")
 
 
 # --- Reading ------------------------------------------------------------------------------------------------------
@@ -217,8 +248,12 @@ def history(
     as_json: Json = False,
 ) -> None:
     """Show the events of a stream, and the state they fold to."""
+    if stream.partition("-")[0] not in DECIDERS:
+        raise BadInput(f"no such stream: {stream}; streams begin with {', '.join(f'{x}-' for x in DECIDERS)}")
+    moment = _moment(at, recorded_as_of, occurred_as_of)
     with opened(Settings()) as ledger:
-        entries, story = asof.history(ledger.store, stream, _moment(at, recorded_as_of, occurred_as_of))
+        _position(ledger, moment)
+        entries, story = asof.history(ledger.store, stream, moment)
     if not entries:
         raise BadInput(f"no events in {stream}" + ("" if at is None else f" at position {at}"))
     if as_json:
@@ -256,12 +291,12 @@ def show(
                 row = next(snapshot.rows(read_model, key_prefix=row_key), None)
                 position = snapshot.position
         else:
-            row, position = asof.row(ledger.store, projection, row_key, moment), None
+            position = _position(ledger, moment)
+            row = asof.row(ledger.store, projection, row_key, moment)
     if row is None:
         raise BadInput(f"no row {key} in {read_model}")
-    if position is not None:
-        err.print(f"position {position}")
-    _print_pairs(replay.plain(row), as_json)
+    say(f"position {position}")
+    _print_pairs(exports.plain(row), as_json)
 
 
 @app.command()
@@ -275,27 +310,31 @@ def export(
 ) -> None:
     """Write out a whole read model, or the log; the same live and replayed."""
     moment = _moment(at, recorded_as_of, occurred_as_of)
-    if form not in ("csv", "jsonl") or (what == "events" and form != "jsonl"):
+    projection = None if what == "events" else _projection(what)
+    if form not in ("csv", "jsonl") or (projection is None and form != "jsonl"):
         raise BadInput(f"{what} cannot be exported as {form}")
-    with opened(Settings()) as ledger, _output(output) as file:
-        if what == "events":
-            file.writelines(exports.events(ledger.store, moment.position))
-            return
-        projection = _projection(what)
-        if moment.is_now:
+    with opened(Settings()) as ledger:
+        position = _position(ledger, moment)
+        if moment.is_now and projection is not None:
             ledger.projector.catch_up()
-            with ledger.models.snapshot(what) as snapshot:
+            with ledger.models.snapshot(what) as snapshot, _output(output) as file:
                 file.writelines(exports.read_model(projection, snapshot.rows(what), form))  # type: ignore[arg-type]
-                err.print(f"position {snapshot.position}")
+                position = snapshot.position
         else:
-            rows = asof.rows(ledger.store, projection, moment)
-            file.writelines(exports.read_model(projection, rows, form))  # type: ignore[arg-type]
+            with _output(output) as file:
+                if projection is None:
+                    file.writelines(exports.events(ledger.store, moment))
+                else:
+                    rows = asof.rows(ledger.store, projection, moment)
+                    file.writelines(exports.read_model(projection, rows, form))  # type: ignore[arg-type]
+    say(f"position {position}")
 
 
 @app.command()
 def digest(at: At = None, as_json: Json = False) -> None:
     """Print the SHA-256 of every read model, live or as of a position, and of the log's chain."""
     with opened(Settings()) as ledger:
+        _position(ledger, asof.Moment(at))
         found = audit.digests(ledger.store, ledger.projector, at)
     if as_json:
         print(_json(found))
@@ -322,7 +361,8 @@ def verify(as_json: Json = False) -> None:
 @app.command()
 def rebuild(
     read_models: Annotated[list[str] | None, typer.Argument(help="By default all.")] = None,
-    processes: Annotated[int, typer.Option(min=1, max=64)] = 1,
+    processes: Annotated[int, typer.Option(min=1, max=64, help="How many share the work.")] = 1,
+    as_json: Json = False,
 ) -> None:
     """Rebuild read models beside the live ones, compare, and swap them; exit code 1 if one differs."""
     chosen = {name: _projection(name) for name in read_models or PROJECTIONS}
@@ -331,13 +371,20 @@ def rebuild(
         results = rebuild_models(
             ledger.url, ledger.schema, ledger.store, chosen, processes=processes, progress=progress
         )
+    if as_json:
+        print(_json([exports.plain(result) for result in results]))
+    else:
+        _print_rebuilt(results)
+    sys.exit(0 if all(result.is_live for result in results) else 1)
+
+
+def _print_rebuilt(results: list[Rebuilt]) -> None:
     for result in results:
         print(f"{result.name:<17} {result.outcome:<10} {result.rows} rows at position {result.position}")
         if result.first:
             print(f"  first difference at {result.first.key}: live {result.first.live}, rebuilt {result.first.rebuilt}")
         if result.error:
             print(f"  {result.error}")
-    sys.exit(0 if all(result.is_live for result in results) else 1)
 
 
 # --- Real orders and the demonstration ----------------------------------------------------------------------------
@@ -356,23 +403,25 @@ def import_olist(
     if order not in ("time", "shuffled"):
         raise BadInput("--order is time or shuffled")
     until = _instant(as_of)
+    if check is not None:
+        olist_check.require_tables(check)
     with opened(Settings(), recorded_from=calendar.BEGINNING) as ledger:
         data = olist.read(directory)
         facts = olist.facts(data, shuffle_seed=seed if order == "shuffled" else None)
-        if importing.has_strangers(ledger, data.first_at):
+        if importing.has_strangers(ledger, facts, data.first_at):
             raise BadInput("the ledger holds other events, recorded after the first of these facts")
         with _progress("importing") as progress:
             tally = importing.run(ledger, facts, until, progress)
         for kind, count in sorted(data.report.items()):
-            err.print(f"{count:>8}  {kind}", highlight=False)
-        err.print(
+            say(f"{count:>8}  {kind}")
+        say(
             f"{tally.accepted} commands accepted, {tally.known} known before, {tally.events} events appended; "
             f"position {ledger.store.head().position}"
         )
         for kind, count in sorted(tally.rejected.items()):
-            err.print(f"{count:>8}  rejected {kind}", highlight=False)
+            say(f"{count:>8}  rejected {kind}")
         if check is not None:
-            err.print("building the read models")
+            say("building the read models")
             rebuild_models(ledger.url, ledger.schema, ledger.store, importing.not_built(ledger), processes=2)
             ledger.projector.catch_up()
             with ledger.models.snapshot("merchant_months") as snapshot:
@@ -446,7 +495,7 @@ def _local(instant: datetime) -> str:
 def _progress(doing: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on stderr; the callback takes what is done and what there is in all."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True) as bar:
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task(doing, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -457,7 +506,7 @@ def _progress(doing: str) -> Iterator[Callable[[int, int], None]]:
 def _instant(text: str) -> datetime:
     try:
         return calendar.parse(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise BadInput(f"not an instant: {text}") from None
 
 
@@ -466,6 +515,14 @@ def _moment(at: int | None, recorded: str | None, occurred: str | None) -> asof.
         return asof.Moment(at, _instant(recorded) if recorded else None, _instant(occurred) if occurred else None)
     except ValueError as error:
         raise BadInput(str(error)) from None
+
+
+def _position(ledger: Ledger, moment: asof.Moment) -> int:
+    """The position at which an answer about a moment is true: the one it names, else the present end of the log."""
+    head = ledger.store.head().position
+    if moment.position is not None and moment.position > head:
+        raise BadInput(f"the log ends at position {head}")
+    return head if moment.position is None else moment.position
 
 
 def _projection(name: str) -> Projection:

@@ -124,6 +124,7 @@ class Desk:
         received_at = request.received_at or self.clock.now()
         rules, current = await self._rules_at(received_at)
         command = await self._filled(request.command, received_at)
+        is_unread = entry.story is not None or command.creates
         is_first_try = entry.story is None and command.creates
         story = entry.story or (
             Story(stream, decider_of(stream).initial()) if is_first_try else await self._loaded(stream)
@@ -134,7 +135,7 @@ class Desk:
         rules = await self._with_rulebook_of(story, rules)
         outcome = handle(decider_of(stream), story, asked, rules, current)
         if outcome.rejected:
-            return await self._rejected(entry, story, version, request, outcome.rejected, outcome.events, is_first_try)
+            return await self._rejected(entry, story, version, request, outcome.rejected, outcome.events, is_unread)
         appended = await self.store.submit(_append(request, stream, version, outcome.events))
         if appended.is_repeated:
             return _answer("repeated", stream, appended)
@@ -152,9 +153,11 @@ class Desk:
         request: Request,
         code: str,
         fired: list[NewEvent],
-        is_first_try: bool,
+        is_unread: bool,
     ) -> Answer:
-        """A known key is answered as the first time.  Deadlines that had fallen due are appended all the same."""
+        """A known key is answered as the first time.  Deadlines that had fallen due are appended all the same.
+
+        ``is_unread``: the story was not read for this request, so others may have taken it further."""
         record = (await self.store.find_async([request.key])).get(request.key)
         if record is not None:
             if record.body_sha256 != body_sha256(request.command):
@@ -163,21 +166,24 @@ class Desk:
                 record.stream, record.first_version, record.version, record.position, record.recorded_at, True
             )
             return _answer("repeated", record.stream, first)
-        if is_first_try:
+        if is_unread:
             existing = await self._loaded(story.stream)
-            if existing.version:
-                raise Conflict(story.stream, 0, existing.version)
+            if existing.version != version:
+                raise Conflict(story.stream, version, existing.version)
         if fired:
             await self.store.submit(_clock_append(story.stream, version, fired))
         entry.story = story if story.version else None
         return Answer("rejected", story.stream, code=code)
 
     async def _fire(self, entry: _Entry, stream: str, now: datetime) -> tuple[int, datetime | None]:
+        is_unread = entry.story is not None
         story = entry.story or await self._loaded(stream)
         version = story.version
         entry.story = None
         rules = await self._with_rulebook_of(story, (await self._rules_at(now))[0])
         fired = fire(decider_of(stream), story, now, rules)
+        if is_unread and not fired:  # somebody else may have set the deadline that is looked for here
+            return await self._fire(entry, stream, now)
         if fired:
             await self.store.submit(_clock_append(stream, version, fired))
         entry.story = story

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from api.asof import Moment
 from ledger.calendar import ZONE
 from ledger.store import Entry, Store
 from projections import replay
@@ -28,13 +29,14 @@ def read_model(projection: Projection, rows: Iterable[Any], form: Format) -> Ite
     yield from _csv(projection.columns, rows)
 
 
-def events(store: Store, upto: int | None = None) -> Iterator[bytes]:
-    """The log, one event a line, with every column but the chain, in order."""
-    after, end = 0, store.head().position if upto is None else upto
+def events(store: Store, moment: Moment = Moment()) -> Iterator[bytes]:  # noqa: B008 - it is immutable
+    """The log as it stood, one event a line, with every column but the chain, in order."""
+    after, end = 0, store.head().position if moment.position is None else moment.position
     while after < end:
         entries = store.entries(after, min(_PAGE, end - after))
         for entry in entries:
-            yield entry_line(entry)
+            if moment.includes(entry.position, entry.recorded_at, entry.occurred_at):
+                yield entry_line(entry)
         after = entries[-1].position
 
 
@@ -45,8 +47,16 @@ def entry_line(entry: Entry) -> bytes:
 
 def entry_dict(entry: Entry) -> dict[str, Any]:
     """An event with its metadata, plain values in the order of the documented columns."""
-    plain = {name: replay.plain(getattr(entry, name)) for name in ENTRY_COLUMNS}
-    return plain | {"data": replay.plain(entry.data)}
+    return {name: replay.plain(getattr(entry, name)) for name in ENTRY_COLUMNS} | {"data": plain(entry.data)}
+
+
+def plain(row: msgspec.Struct) -> dict[str, Any]:
+    """A row, a state or the data of an event as what JSON has, by name of the field."""
+    found: dict[str, Any] = msgspec.to_builtins(replay.plain(row))
+    tag = row.__struct_config__.tag_field
+    if tag is not None:  # an event says its type beside its data
+        found.pop(tag, None)
+    return found
 
 
 ENTRY_COLUMNS = (
@@ -60,17 +70,17 @@ def _csv(columns: tuple[str, ...], rows: Iterable[Any]) -> Iterator[bytes]:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
     for row in rows:
-        plain = replay.plain(row)
-        writer.writerow([_cell(getattr(row, column), plain[column]) for column in columns])
+        values = plain(row)
+        writer.writerow([_cell(getattr(row, column), values[column]) for column in columns])
         yield buffer.getvalue().encode()
         buffer.seek(0)
         buffer.truncate()
     yield buffer.getvalue().encode()
 
 
-def _cell(value: Any, plain: Any) -> Any:
+def _cell(value: Any, as_json: Any) -> Any:
     if isinstance(value, datetime):
         return value.astimezone(ZONE).isoformat(timespec="microseconds")
-    if isinstance(plain, list | tuple | dict):
-        return msgspec.json.encode(plain).decode()
-    return plain
+    if isinstance(as_json, list | dict | bool):
+        return msgspec.json.encode(as_json).decode()
+    return as_json

@@ -17,25 +17,44 @@ _EVERY = 1_000
 
 
 def run(ledger: Ledger, facts: list[Timed], until: datetime, progress: Callable[[int, int], None]) -> Tally:
-    """Receives the facts in order, and lets the clock go on until ``until``."""
+    """Receives the facts in order, and lets the clock go on until ``until``.
+
+    ``ValueError`` if the first of them, the rulebook, is refused: nothing is written then."""
     with Relive(ledger.store, ORIGIN) as relive:
         relive.know(fact.key for fact in facts)
         for done, _ in enumerate(relive.run(facts, until), 1):
+            if done == 1 and relive.tally.rejected:
+                raise ValueError(
+                    f"other rules are in force in this ledger ({next(iter(relive.tally.rejected))}): import into one of "
+                    "its own, for example with GUARANTEE_SCHEMA=olist"
+                )
             if done % _EVERY == 0:
                 progress(done, len(facts))
         return relive.tally
 
 
-def has_strangers(ledger: Ledger, first_at: datetime) -> bool:
-    """Whether events of another origin were recorded since the data's first fact.  What the clock and the policies
-    decided follows from the data."""
-    query = sql.SQL(
+def has_strangers(ledger: Ledger, facts: list[Timed], first_at: datetime) -> bool:
+    """Whether something else than these facts was recorded since the data's first one: events of another origin, or of
+    other data.  What the clock and the policies decided follows from the data."""
+    others = sql.SQL(
         "SELECT EXISTS (SELECT FROM {} WHERE recorded_at >= %s AND role NOT IN ('clock', 'policy') "
         "AND correlation_id NOT LIKE %s)"
     ).format(sql.Identifier(ledger.schema, "ledger_events"))
+    imported = sql.SQL("SELECT count(*) FROM {} WHERE recorded_at >= %s AND key LIKE %s").format(
+        sql.Identifier(ledger.schema, "commands")
+    )
+    bounds = [first_at, f"{ORIGIN}/%"]
     with psycopg.connect(ledger.url, autocommit=True) as connection:
-        row = connection.execute(query, [first_at, f"{ORIGIN}/%"]).fetchone()
-    return bool(row and row[0])
+        [[has_others]] = connection.execute(others, bounds).fetchall()
+        [[recorded]] = connection.execute(imported, bounds).fetchall()
+    return bool(has_others) or recorded > _known(ledger, facts)
+
+
+def _known(ledger: Ledger, facts: list[Timed]) -> int:
+    """How many of the facts are recorded."""
+    if ledger.store.head().position == 0:
+        return 0
+    return sum(len(ledger.store.find([x.key for x in facts[i : i + 10_000]])) for i in range(0, len(facts), 10_000))
 
 
 def not_built(ledger: Ledger) -> dict[str, Projection]:

@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import LiteralString
 
 import msgspec
 import psycopg
@@ -72,10 +73,7 @@ def create(url: str, schema: str, actor: str, role: str, label: str = "") -> str
     key = _PREFIX + secrets.token_urlsafe(32)
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(
-            _sql(
-                "INSERT INTO {} (key_sha256, created_at, revoked_at, actor, role, label) VALUES (%s, %s, NULL, %s, %s, %s)",
-                schema,
-            ),
+            _sql("INSERT INTO {} (key_sha256, created_at, actor, role, label) VALUES (%s, %s, %s, %s, %s)", schema),
             [_sha256(key), datetime.now(UTC), actor, role, label],
         )
     return key
@@ -121,15 +119,6 @@ def holder(url: str, schema: str, key: str) -> Holder | None:
     return Holder(*row) if row else None
 
 
-def holder(url: str, schema: str, key: str) -> Holder | None:
-    """Whom a key belongs to; ``None`` if nobody, or no longer."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        row = connection.execute(
-            _sql("SELECT actor, role FROM {} WHERE key_sha256 = %s AND revoked_at IS NULL", schema), [_sha256(key)]
-        ).fetchone()
-        return Holder(*row) if row else None
-
-
 def fingerprint_of(key: str) -> str:
     """The name of a key, which gives nothing away."""
     return _sha256(key).hex()[:_FINGERPRINT_DIGITS]
@@ -139,8 +128,8 @@ def _sha256(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
-def _sql(text: str, schema: str) -> sql.Composed:
-    return sql.SQL(text).format(sql.Identifier(schema, "api_keys"))  # type: ignore[arg-type]
+def _sql(text: LiteralString, schema: str) -> sql.Composed:
+    return sql.SQL(text).format(sql.Identifier(schema, "api_keys"))
 
 
 # --- looked up --------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ One object a line: ``{"command", "key", "actor", "role", "received_at"?, "body":
 and judged on its own; lines are taken in order.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -45,10 +45,13 @@ class Invalid(ValueError):
     """The line is no command; says why."""
 
 
-async def run(desk: Desk, lines: Iterable[bytes], approver: Holder | None, clock: VirtualClock | None) -> list[Result]:
-    """Executes the lines, in order.  ``clock``: the virtual one that ``received_at`` moves; without it no line may
-    have one."""
-    return [await _one(desk, number, line, approver, clock) for number, line in _numbered(lines)]
+async def run(
+    desk: Desk, lines: Iterable[bytes], approver: Holder | None, clock: VirtualClock | None
+) -> AsyncIterator[Result]:
+    """Executes the lines, in order, and says what came of each as soon as it is done.  ``clock``: the virtual one that
+    ``received_at`` moves; without it no line may have one."""
+    for number, line in _numbered(lines):
+        yield await _one(desk, number, line, approver, clock)
 
 
 def _numbered(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:

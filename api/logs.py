@@ -26,7 +26,7 @@ def configure(level: str = "info", *, is_json: bool | None = None, stream: TextI
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
     ]
     ending: list[Processor] = (
-        [structlog.processors.format_exc_info, _as_json] if is_json else [structlog.dev.ConsoleRenderer()]
+        [structlog.processors.format_exc_info, _as_json] if is_json else [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
     )
     structlog.configure(
         processors=[*shared, *ending],
@@ -57,7 +57,7 @@ def _configure_libraries(number: int, stream: TextIO, shared: list[Processor], e
 def _as_json(logger: WrappedLogger, method: str, event: EventDict) -> str:
     """One line: ``at``, ``level`` and ``event`` first, then what is known about it."""
     first = {name: event.pop(name) for name in ("at", "level", "event") if name in event}
-    return msgspec.json.encode(first | event, enc_hook=_text).decode()
+    return msgspec.json.encode({**first, **event}, enc_hook=_text).decode()
 
 
 def _text(value: Any) -> str:

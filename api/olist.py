@@ -9,8 +9,10 @@ counted by kind and reported; nothing is dropped silently.
 import csv
 import gzip
 import random
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from functools import lru_cache
 from operator import attrgetter
@@ -87,20 +89,24 @@ def read(directory: Path) -> Data:
     """Reads the files; ``FileNotFoundError`` and ``ValueError`` (naming file and line) if they are not what they
     should be."""
     report: Counter[str] = Counter()
-    states = {row["seller_id"]: row["seller_state"] for row in _rows(directory, "sellers")}
+    with _table(directory, "sellers") as rows:
+        states = {row["seller_id"]: row["seller_state"] for row in rows}
     items = _items(directory)
     reviews = _reviews(directory)
     pairs = []
-    for row in _rows(directory, "orders"):
-        order_id = row["order_id"]
-        by_seller = items.pop(order_id, None)
-        order_reviews = reviews.pop(order_id, [])
-        if by_seller is None:
-            report["orders without items: no ledger order"] += 1
-            report["reviews of orders without items: left out"] += len(order_reviews)
-            continue
-        for seller_id, lines in by_seller.items():
-            pairs.append(_pair(row, seller_id, states.get(seller_id, ""), lines, order_reviews, report))
+    with _table(directory, "orders") as rows:
+        for row in rows:
+            order_id = row["order_id"]
+            by_seller = items.pop(order_id, None)
+            order_reviews = reviews.pop(order_id, [])
+            if by_seller is None:
+                report["orders without items: no ledger order"] += 1
+                report["reviews of orders without items: left out"] += len(order_reviews)
+                continue
+            for seller_id, lines in by_seller.items():
+                pairs.append(_pair(row, seller_id, states.get(seller_id, ""), lines, order_reviews, report))
+    if not pairs:
+        raise ValueError("orders.csv.gz: not one order has items")
     report["items without an order: left out"] += len(items)
     report["reviews without an order: left out"] += sum(len(x) for x in reviews.values())
     _compare_payments(directory, pairs, report)
@@ -108,14 +114,42 @@ def read(directory: Path) -> Data:
     return Data(pairs, Counter({kind: count for kind, count in report.items() if count}))
 
 
-def _rows(directory: Path, name: str) -> Iterator[dict[str, str]]:
+COLUMNS = {
+    "sellers": {"seller_id", "seller_state"},
+    "orders": {
+        "order_id", "customer_unique_id", "customer_state", "order_status", "order_purchase_timestamp",
+        "order_approved_at", "order_delivered_carrier_date", "order_delivered_customer_date",
+        "order_estimated_delivery_date",
+    },
+    "order_items": {
+        "order_id", "order_item_id", "product_id", "seller_id", "shipping_limit_date", "price", "freight_value",
+    },
+    "reviews": {"review_id", "order_id", "review_score", "review_creation_date", "review_answer_timestamp"},
+    "payments": {"order_id", "payment_value"},
+}  # fmt: skip
+"""What is read of each file."""
+
+
+@contextmanager
+def _table(directory: Path, name: str) -> Iterator[Iterator[dict[str, str]]]:
+    """The rows of a file.  Whatever is wrong with one while it is in hand is said of its line."""
     path = directory / f"{name}.csv.gz"
     with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        for row in reader:
-            if None in row or None in row.values():
-                raise ValueError(f"{path.name}, line {reader.line_num}: not as many fields as columns")
-            yield row
+        reader = csv.DictReader(file, strict=True)
+        try:
+            missing = COLUMNS[name] - set(reader.fieldnames or ())
+            if missing:
+                raise ValueError(f"there is no column {', '.join(sorted(missing))}")
+            yield _rows(reader)
+        except (ValueError, EOFError, csv.Error, zlib.error, gzip.BadGzipFile) as error:
+            raise ValueError(f"{path.name}, line {reader.reader.line_num}: {error}") from error
+
+
+def _rows(reader: "csv.DictReader[str]") -> Iterator[dict[str, str]]:
+    for row in reader:
+        if None in row or None in row.values():
+            raise ValueError("not as many fields as columns")
+        yield row
 
 
 class _Item(msgspec.Struct, gc=False):
@@ -128,33 +162,41 @@ class _Item(msgspec.Struct, gc=False):
 
 def _items(directory: Path) -> dict[str, dict[str, list[_Item]]]:
     found: dict[str, dict[str, list[_Item]]] = defaultdict(lambda: defaultdict(list))
-    for row in _rows(directory, "order_items"):
-        limit_at = _instant(row["shipping_limit_date"])
-        if limit_at is None:
-            raise ValueError(f"order_items.csv.gz: item of {row['order_id']} without a shipping limit")
-        item = _Item(row["order_item_id"], row["product_id"], limit_at, _fen(row["price"]), _fen(row["freight_value"]))
-        found[row["order_id"]][row["seller_id"]].append(item)
+    with _table(directory, "order_items") as rows:
+        for row in rows:
+            limit_at = _instant(row["shipping_limit_date"])
+            if limit_at is None:
+                raise ValueError(f"the item of order {row['order_id']} has no shipping limit")
+            item = _Item(
+                row["order_item_id"], row["product_id"], limit_at, _fen(row["price"]), _fen(row["freight_value"])
+            )
+            found[row["order_id"]][row["seller_id"]].append(item)
     return found
 
 
-def _reviews(directory: Path) -> dict[str, list[dict[str, str]]]:
-    found: dict[str, list[dict[str, str]]] = defaultdict(list)
-    for row in _rows(directory, "reviews"):
-        found[row["order_id"]].append(row)
+class _Review(msgspec.Struct, gc=False):
+    review_id: str
+    created_at: datetime | None
+    answered_at: datetime | None
+    score: int
+
+
+def _reviews(directory: Path) -> dict[str, list[_Review]]:
+    found: dict[str, list[_Review]] = defaultdict(list)
+    with _table(directory, "reviews") as rows:
+        for row in rows:
+            created_at, answered_at = _instant(row["review_creation_date"]), _instant(row["review_answer_timestamp"])
+            review = _Review(row["review_id"], created_at, answered_at, int(row["review_score"]))
+            found[row["order_id"]].append(review)
     return found
 
 
 def _pair(
-    row: dict[str, str],
-    seller_id: str,
-    state: str,
-    lines: list[_Item],
-    reviews: list[dict[str, str]],
-    report: Counter[str],
+    row: dict[str, str], seller_id: str, state: str, lines: list[_Item], reviews: list[_Review], report: Counter[str]
 ) -> Pair:
     purchased_at, due_at = _instant(row["order_purchase_timestamp"]), _instant(row["order_estimated_delivery_date"])
     if purchased_at is None or due_at is None:
-        raise ValueError(f"orders.csv.gz: {row['order_id']} without purchase or due date")
+        raise ValueError(f"order {row['order_id']} has no purchase or no due date")
     handed_at, arrived_at = (
         _instant(row["order_delivered_carrier_date"]), _instant(row["order_delivered_customer_date"])
     )  # fmt: skip
@@ -168,7 +210,9 @@ def _pair(
         order_id=row["order_id"], seller_id=seller_id, buyer_ref=row["customer_unique_id"],
         region=row["customer_state"], status=row["order_status"],
         carrier="cainiao" if state == PLATFORM_STATE else "other", purchased_at=purchased_at,
-        paid_at=_paid_at(row, is_void, purchased_at, (handed_at, arrived_at), min(due_at, ship_limit_at + SECOND), report),
+        paid_at=_paid_at(
+            row, is_void, purchased_at, (handed_at, arrived_at), min(due_at, ship_limit_at + SECOND), report
+        ),
         handed_at=handed_at, arrived_at=arrived_at, due_at=due_at, ship_limit_at=ship_limit_at,
         items=[(x.item_id, x.product_id, x.price_fen) for x in lines],
         freight_fen=sum(x.freight_fen for x in lines),
@@ -214,22 +258,23 @@ def _paid_at(
 
 
 def _review(
-    row: dict[str, str], arrived_at: datetime | None, purchased_at: datetime, report: Counter[str]
+    review: _Review, arrived_at: datetime | None, purchased_at: datetime, report: Counter[str]
 ) -> tuple[str, datetime, int]:
-    at = _instant(row["review_creation_date"])
+    at = review.created_at
     if at is None:
-        at = _instant(row["review_answer_timestamp"]) or arrived_at or purchased_at
+        at = review.answered_at or arrived_at or purchased_at
         report["reviews without a creation date: at the answer, the arrival or the purchase"] += 1
     if at < purchased_at:
         report["reviews before the purchase: received right after the placement"] += 1
-    return row["review_id"], at, int(row["review_score"])
+    return review.review_id, at, review.score
 
 
 def _compare_payments(directory: Path, pairs: list[Pair], report: Counter[str]) -> None:
     """The ledger captures goods and freight; what buyers really paid may differ, and is only counted."""
     paid: Counter[str] = Counter()
-    for row in _rows(directory, "payments"):
-        paid[row["order_id"]] += _fen(row["payment_value"])
+    with _table(directory, "payments") as rows:
+        for row in rows:
+            paid[row["order_id"]] += _fen(row["payment_value"])
     owed: Counter[str] = Counter()
     for pair in pairs:
         owed[pair.order_id] += pair.value_fen + pair.freight_fen
@@ -240,7 +285,9 @@ def _compare_payments(directory: Path, pairs: list[Pair], report: Counter[str]) 
 
 def _fen(text: str) -> int:
     whole, _, cents = text.partition(".")
-    return int(whole) * 100 + int(cents.ljust(2, "0")[:2] or 0)
+    if len(cents) > 2 or not (whole.isdecimal() and (cents + "0").isdecimal()):
+        raise ValueError(f"not an amount of money: {text!r}")
+    return int(whole) * 100 + int(cents.ljust(2, "0"))
 
 
 @lru_cache(maxsize=4096)

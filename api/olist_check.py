@@ -29,7 +29,18 @@ _FEN = {"value_cents": "value_fen", "freight_cents": "freight_fen", "refund_cent
         "cancelled_cents": "cancelled_fen"}  # fmt: skip
 _NOT_OURS = frozenset({"status", "approved"})
 """Columns of ``ledger_orders`` that say what the files said, not what became of it."""
+TABLES = (
+    "seller_totals.csv", "seller_months.csv", "months.csv", "asof_totals.csv", "subsidies.csv", "ledger_orders.csv.gz",
+)  # fmt: skip
+"""What the expected directory holds."""
 OUTCOMES = ("cancelled", "unavailable", "on_time", "late", "undelivered", "open")
+
+
+def require_tables(expected: Path) -> None:
+    """``FileNotFoundError`` if one of the tables is not there."""
+    for name in TABLES:
+        with (expected / name).open("rb"):
+            pass
 
 
 def check(expected: Path, months: Iterable[MerchantMonthShown], log: Iterable[Iterable[Recorded]]) -> list[Check]:

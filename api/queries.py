@@ -33,6 +33,10 @@ _FIND_KEY = "SELECT actor, role FROM api_keys WHERE key_sha256 = %b AND revoked_
 _APPLIED = "SELECT name FROM migrations"
 
 
+class NotYet(LookupError):
+    """The log does not go as far as the position that was asked about."""
+
+
 # --- pages of read models ---------------------------------------------------------------------------------------------
 
 
@@ -57,9 +61,7 @@ def page(
 ) -> Page:
     """At most ``limit`` rows as they are now.  ``NotBuilt`` if the read model has no table."""
     with models.snapshot(projection.name) as snapshot:
-        rows = snapshot.rows(
-            projection.name, key_prefix=key_prefix, where=where, after_key=after_key, limit=limit + 1
-        )
+        rows = snapshot.rows(projection.name, key_prefix=key_prefix, where=where, after_key=after_key, limit=limit + 1)
         return _page(projection, rows, limit, snapshot.position)
 
 
@@ -92,12 +94,12 @@ def row_as_of(store: Store, projection: Projection, key: Key, moment: Moment, wh
 def position_of(store: Store, moment: Moment) -> int:
     """The position at which an answer about a moment is true: the one it names, else the present end of the log.
 
-    ``ValueError`` if the log does not go that far."""
+    ``NotYet`` if the log does not go that far."""
     head = store.head().position
     if moment.position is None:
         return head
     if moment.position > head:
-        raise ValueError(f"the log ends at position {head}")
+        raise NotYet(f"The log ends at position {head}.")
     return moment.position
 
 
@@ -170,7 +172,7 @@ class DoorDatabase:
     def __init__(self, url: str, schema: str, connections: int = 3) -> None:
         search_path = sql.SQL("SET search_path TO {}").format(sql.Identifier(schema))
         self._pool: ConnectionPool[psycopg.Connection[Any]] = ConnectionPool(
-            url, min_size=0, max_size=connections, open=False, timeout=5.0, name="door",
+            url, min_size=0, max_size=connections, open=False, timeout=3.0, reconnect_timeout=1.0, name="door",
             kwargs={"autocommit": True, "connect_timeout": 5}, check=ConnectionPool.check_connection,
             configure=lambda connection: _configured(connection, search_path),
         )  # fmt: skip

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from datetime import datetime
 
 import msgspec
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from api import embedded
 from api.checkpoints import Checkpoints
@@ -14,7 +16,7 @@ from api.settings import Settings
 from api.worker import Worker
 from ledger.store import Store
 from ledger.streams import WIRE
-from migrations import migrate
+from migrations import MigrationError, migrate, missing
 from projections.reader import ReadModels
 from projections.runner import Projector
 
@@ -36,8 +38,16 @@ class Ledger(msgspec.Struct):
 
 
 def database_url(settings: Settings) -> str:
-    """The database that is set, else the embedded one, started if it is not running."""
-    return settings.database_url or embedded.start(settings.home)
+    """The database that is set, else the embedded one, started if it is not running.
+
+    ``ValueError`` if what is set is no URL of a PostgreSQL."""
+    if settings.database_url is None:
+        return embedded.start(settings.home)
+    try:
+        conninfo_to_dict(settings.database_url)
+    except psycopg.ProgrammingError:  # which repeats the text, password and all
+        raise ValueError("GUARANTEE_DATABASE_URL is no URL of a PostgreSQL: postgresql://user@host/database") from None
+    return settings.database_url
 
 
 @contextmanager
@@ -46,11 +56,14 @@ def opened(
 ) -> Iterator[Ledger]:
     """Opens the ledger that the settings name, and closes it.
 
-    An embedded database is brought up to date by itself; another one by ``guarantee migrate`` only.  ``recorded_from``:
+    An embedded database is brought up to date by itself; another one by ``guarantee migrate`` only, and
+    ``MigrationError`` says so.  ``recorded_from``:
     the writer's clock stands there, so that what is relived is recorded at the time it was received."""
     url, schema = database_url(settings), settings.ledger_schema
     if settings.database_url is None:
         migrate(url, schema)
+    elif missing(url, schema):  # asked first, so that a database which is away is reported at once
+        raise MigrationError(f"the schema {schema} is not up to date: run guarantee migrate")
     clock = clock or SystemClock()
     now = clock.now if recorded_from is None else (lambda: recorded_from)
     with Store.open(url, schema, wire=WIRE, now=now) as store, Projector.open(url, schema, store) as projector:

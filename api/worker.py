@@ -65,21 +65,23 @@ class Worker:
     async def tick(self, now: datetime) -> int:
         """Fires every deadline that is due at ``now``, in the order of their instants, and carries what that has to
         say; returns the number of decisions."""
-        fired = 0
+        fired, reached = 0, -1
         while True:
-            await self.catch_up()
+            before, reached = reached, await self.catch_up()
             due = await asyncio.to_thread(self._due, now)
-            if not due:
+            if not due or reached == before:  # nothing moves any more: due_tasks itself has stopped
                 return fired
-            heapq.heapify(due)
+            waiting = set(due)
             while due:
                 at, stream = heapq.heappop(due)
                 decisions, next_at = await self.desk.fire(stream, at)
                 fired += decisions
-                if next_at is not None and next_at <= now and (next_at, stream) not in due:
+                if next_at is not None and next_at <= now and (next_at, stream) not in waiting:
+                    waiting.add((next_at, stream))
                     heapq.heappush(due, (next_at, stream))
 
     def _due(self, now: datetime) -> list[tuple[datetime, str]]:
+        """What the read model says is due, in order; so it is a heap, too."""
         with self.projector.models.snapshot("due_tasks") as snapshot:
             found = {
                 (row.fires_at, row.stream) for row in snapshot.rows("due_tasks", where=[Where("fires_at", "<=", now)])

@@ -225,3 +225,6 @@ _POSTINGS: dict[type, Callable[[Any], Iterator[Posting]]] = {
     budgets.BudgetSpent: _budget_spent,
     budgets.SpendReturned: _spend_returned,
 }
+
+POSTED = frozenset(_POSTINGS)
+"""The types of event that move money."""

@@ -1,6 +1,7 @@
 """Instants and business days.  An instant is an aware UTC ``datetime``; a business day is a date in Asia/Shanghai."""
 
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from zoneinfo import ZoneInfo
 
 ZONE = ZoneInfo("Asia/Shanghai")
@@ -23,7 +24,12 @@ def business_date(instant: datetime) -> date:
 def business_month(instant: datetime) -> str:
     """``YYYY-MM`` of the business day."""
     day = business_date(instant)
-    return f"{day.year:04d}-{day.month:02d}"
+    return _month(day.year, day.month)
+
+
+@cache
+def _month(year: int, month: int) -> str:
+    return f"{year:04d}-{month:02d}"
 
 
 def start_of(day: date) -> datetime:

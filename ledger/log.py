@@ -176,7 +176,7 @@ def prepare_encoded(append: Append, encoded: Iterable[tuple[str, bytes]]) -> Pre
         events: list[tuple[int, int, tuple[bytes, ...]]] = []
         for event, (topic, state) in zip(append.events, encoded, strict=True):
             why = (_text(event.causation), source, _name(event.rule))
-            columns = (stream, _name(topic), *command, *why, _length(len(state)) + state)
+            columns = (stream, _name(topic), *command, *why, field(state))
             events.append((microseconds(event.occurred_at), microseconds(event.received_at), columns))
         return Prepared(append, events)
     except (ValueError, TypeError) as error:
@@ -185,18 +185,23 @@ def prepare_encoded(append: Append, encoded: Iterable[tuple[str, bytes]]) -> Pre
 
 def _check(append: Append) -> None:
     """What the columns of the log demand beyond their types."""
-    if not append.stream or len(append.stream.encode()) > _MOST_BYTES:
-        raise ValueError(f"a stream's name has 1 to {_MOST_BYTES} bytes")
+    if not is_name(append.stream):
+        raise ValueError(f"a stream's name has 1 to {_MOST_BYTES} bytes of UTF-8 without NUL")
     if append.expected_version < 0:
         raise ValueError("expected_version is at least 0")
     if (append.key is None) != (append.body_sha256 is None):
         raise ValueError("a key and the hash of a body come together")
     if append.key is None and not append.events:
         raise ValueError("without a key and without events there is nothing to write")
-    if append.key is not None and not 0 < len(append.key.encode()) <= _MOST_BYTES:
-        raise ValueError(f"a key has 1 to {_MOST_BYTES} bytes")
+    if append.key is not None and not is_name(append.key):
+        raise ValueError(f"a key has 1 to {_MOST_BYTES} bytes of UTF-8 without NUL")
     if append.body_sha256 is not None and len(append.body_sha256) != 32:
         raise ValueError("body_sha256 has 32 bytes")
+
+
+def field(data: bytes) -> bytes:
+    """A column's value as the chain and PostgreSQL's binary formats have it: its length and its bytes."""
+    return _length(len(data)) + data
 
 
 def _text(text: str | None) -> bytes:
@@ -204,8 +209,15 @@ def _text(text: str | None) -> bytes:
         return _NULL
     if "\0" in text:
         raise ValueError("PostgreSQL keeps no NUL character in text")
-    data = text.encode()
-    return _length(len(data)) + data
+    return field(text.encode())
+
+
+def is_name(text: str) -> bool:
+    """Whether a stream or a key can be called so; nothing is found under another name, and it is not worth asking."""
+    try:
+        return 0 < len(text.encode()) <= _MOST_BYTES and "\0" not in text
+    except UnicodeEncodeError:
+        return False
 
 
 _name = lru_cache(maxsize=4096)(_text)
@@ -271,7 +283,7 @@ class Judge:
             numbers = _five_numbers(8, position, 8, version, 8, occurred_at, 8, received_at, 8, recorded_at)
             chain = hashlib.sha256(b"".join((chain, numbers, *columns))).digest()
             row_numbers = _numbers_of_row(position, version, occurred_at, received_at, recorded_at)
-            rows.append((row_numbers, (*columns, b"\0\0\0\x20" + chain)))
+            rows.append((row_numbers, (*columns, field(chain))))
         self.position, self.recorded_at, self.chain = position, recorded_at, chain
         self._versions[append.stream] = version
         self.answers.append(
@@ -285,7 +297,7 @@ class Judge:
             key, body_sha256, stream, first_version, version, self.position, instant(self.recorded_at)
         )
         numbers = _four_numbers(8, first_version, 8, version, 8, self.position, 8, self.recorded_at - POSTGRES_EPOCH)
-        self.commands.append((numbers, (_text(key), _text(stream), b"\0\0\0\x20" + body_sha256)))
+        self.commands.append((numbers, (_text(key), _text(stream), field(body_sha256))))
 
 
 def _numbers_of_row(position: int, version: int, occurred_at: int, received_at: int, recorded_at: int) -> bytes:
@@ -302,31 +314,6 @@ def _first_answer(known: CommandRecord, append: Append) -> Answer:
     return Appended(
         known.stream, known.first_version, known.version, known.position, known.recorded_at, is_repeated=True
     )
-
-
-# --- rows as PostgreSQL takes them ------------------------------------------------------------------------------------
-
-_BYTES_OF_NUMBER = 12
-_OIDS = {"int8": 20, "timestamptz": 1184, "text": 25, "bytea": 17}
-
-
-def copy_format(rows: Sequence[Row]) -> bytes:
-    """Rows as binary COPY has them: the number of columns, and the columns."""
-    if not rows:
-        return b""
-    numbers, others = rows[0]
-    count = struct.pack(">h", len(numbers) // _BYTES_OF_NUMBER + len(others))
-    return b"".join([part for numbers, others in rows for part in (count, numbers, *others)])
-
-
-def array_format(rows: Sequence[Row], types: Sequence[str]) -> list[bytes]:
-    """The same rows as one array for each column, of these types, as PostgreSQL has arrays in binary."""
-    starts = range(0, len(rows[0][0]), _BYTES_OF_NUMBER)
-    columns = [[numbers[start : start + _BYTES_OF_NUMBER] for numbers, _ in rows] for start in starts]
-    columns += map(list, zip(*[others for _, others in rows], strict=True))
-    # One dimension, which may hold nulls, of this type, with so many elements, counted from 1.
-    heads = [struct.pack(">iiiii", 1, 1, _OIDS[name], len(rows), 1) for name in types]
-    return [head + b"".join(column) for head, column in zip(heads, columns, strict=True)]
 
 
 # --- a row becomes fields again, to be checked ------------------------------------------------------------------------

@@ -76,6 +76,9 @@ _SETTINGS = """
     SET search_path TO {schema};
     SET application_name TO 'guarantee-ledger';
     SET timezone TO 'UTC';
+    SET tcp_keepalives_idle TO 10;
+    SET tcp_keepalives_interval TO 5;
+    SET tcp_keepalives_count TO 3;
     SET lock_timeout TO '10s';
     SET enable_seqscan TO off;
     SET plan_cache_mode TO force_generic_plan;

@@ -22,11 +22,28 @@ _LINE = (
 _LINES = f"SELECT string_agg({_LINE}, E'\\n' ORDER BY notification_id) FROM ledger_events WHERE "
 _RANGE = "notification_id > %(after)s AND notification_id <= %(upto)s"
 
+_IN_PARTITION = "(hashtext(originator_id) & 2147483647) %% %(parts)s = %(part)s"
+
 READ_POSITIONS = _LINES + _RANGE
-READ_PARTITION = f"{_LINES}{_RANGE} AND (hashtext(originator_id) & 2147483647) %% %(parts)s = %(part)s"
+READ_PARTITION = f"{_LINES}{_RANGE} AND {_IN_PARTITION}"
 READ_STREAMS = f"{_LINES}originator_id = ANY(%(streams)s)"
 READ_STREAM = (
     f"{_LINES}originator_id = %(stream)s AND originator_version > %(after)s AND originator_version <= %(upto)s"
+)
+
+
+_VERSIONS = """
+    SELECT '{{' || string_agg(to_json(originator_id) || ':' || version, ',') || '}}' FROM (
+        SELECT originator_id, max(originator_version) AS version FROM ledger_events
+        WHERE notification_id <= %(upto)s {condition} GROUP BY originator_id
+    ) AS streams"""
+READ_VERSIONS = _VERSIONS.format(condition="")
+READ_VERSIONS_OF_PARTITION = _VERSIONS.format(condition=f"AND {_IN_PARTITION}")
+
+READ_HEAD = "SELECT position, recorded_at, chain_sha256 FROM head WHERE id = 1"
+FIND_COMMANDS = (
+    "SELECT key, body_sha256, stream, first_version, version, position, recorded_at FROM commands "
+    "WHERE key = ANY(%(keys)s)"
 )
 
 

@@ -5,18 +5,19 @@ positions are given out without gaps, and events, command records and the new he
 the commit is on disk, so the order of positions is the order of commits, and no reader can see a later event first.
 """
 
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from datetime import datetime
 from itertools import chain
 from typing import Any, TypeVar
 
 import psycopg
 from eventsourcing import persistence
-from psycopg.rows import tuple_row
+from psycopg.pq.abc import PGresult
 
+from ledger import log_pipeline
 from ledger.log import (
     COLUMN_TYPES,
     COLUMNS,
@@ -30,38 +31,37 @@ from ledger.log import (
     Prepared,
     Row,
     Unwritable,
-    array_format,
-    copy_format,
-    instant,
+    microseconds,
 )
+from ledger.log_pipeline import Statement, array, bigint, instant_of, number_of, text_array, timestamptz
 
 Connection = psycopg.Connection[Any]
 T = TypeVar("T")
 
-READ_HEAD = "SELECT position, recorded_at, chain_sha256 FROM head WHERE id = 1"
-FIND_COMMANDS = (
-    "SELECT key, body_sha256, stream, first_version, version, position, recorded_at FROM commands WHERE key = ANY(%b)"
-)
-_LOCK_HEAD = READ_HEAD + " FOR UPDATE"
-_FIND_VERSIONS = (
-    "SELECT stream, (SELECT max(originator_version) FROM ledger_events WHERE originator_id = stream) "
-    "FROM unnest(%b::text[]) AS streams (stream)"
-)
-_COPY_EVENTS = f"COPY ledger_events ({COLUMNS}) FROM STDIN (FORMAT binary)"
-_COPY_COMMANDS = f"COPY commands ({COMMAND_COLUMNS}) FROM STDIN (FORMAT binary)"
-_MOVE_HEAD = "UPDATE head SET position = %b, recorded_at = %b, chain_sha256 = %b WHERE id = 1 AND position = %b"
-_NOTIFY = "SELECT pg_notify(%b, %b)"
-
 
 def _insert_statement(table: str, columns: str, types: Sequence[str]) -> str:
     """Writes rows given as one array for each column, and only while the head is where it was."""
-    arrays = ", ".join(f"%b::{name}[]" for name in types)
-    return f"INSERT INTO {table} ({columns}) SELECT rows.* FROM head, unnest({arrays}) AS rows WHERE head.position = %b"
+    arrays = ", ".join(f"${number}::{name}[]" for number, name in enumerate(types, start=2))
+    return f"INSERT INTO {table} ({columns}) SELECT rows.* FROM head, unnest({arrays}) AS rows WHERE head.position = $1"
 
 
-_INSERT_EVENTS = _insert_statement("ledger_events", COLUMNS, COLUMN_TYPES)
-_INSERT_COMMANDS = _insert_statement("commands", COMMAND_COLUMNS, COMMAND_COLUMN_TYPES)
+STATEMENTS = {
+    b"begin": "BEGIN",
+    b"lock_head": "SELECT position, recorded_at, chain_sha256 FROM head WHERE id = 1 FOR UPDATE",
+    b"find_commands": f"SELECT {COMMAND_COLUMNS} FROM commands WHERE key = ANY($1)",
+    b"find_versions": "SELECT stream, (SELECT max(originator_version) FROM ledger_events WHERE originator_id = stream) "
+    "FROM unnest($1::text[]) AS streams (stream)",
+    b"insert_events": _insert_statement("ledger_events", COLUMNS, COLUMN_TYPES),
+    b"insert_commands": _insert_statement("commands", COMMAND_COLUMNS, COMMAND_COLUMN_TYPES),
+    b"move_head": "UPDATE head SET position = $2, recorded_at = $3, chain_sha256 = $4 WHERE id = 1 AND position = $1",
+    b"notify": "SELECT pg_notify($1, $2)",
+    b"commit": "COMMIT",
+    b"rollback": "ROLLBACK",
+}
+"""What a connection must have prepared before ``write``."""
 
+_COPY_EVENTS = f"COPY ledger_events ({COLUMNS}) FROM STDIN (FORMAT binary)"
+_COPY_COMMANDS = f"COPY commands ({COMMAND_COLUMNS}) FROM STDIN (FORMAT binary)"
 _COPY_START = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _COPY_END = b"\xff\xff"
 _MANY = 500
@@ -75,22 +75,19 @@ def write(
     """Writes a batch in one transaction and answers each of its appends.
 
     ``now`` is asked once, under the lock.  ``channel`` is notified of the new end of the log.  psycopg's errors come
-    through; after one that breaks the connection nobody knows whether the batch was written: write it again, the keys
-    will tell.
+    through; the connection must then be closed, which ends the transaction.  Nobody knows then whether the batch was
+    written: write it again, the keys will tell.
     """
-    try:
-        head, commands, versions = _lock_and_look(connection, batch)
-        judge = Judge(head, commands, versions, now(), manner)
-        if len(batch) < _MANY:
-            _insert(connection, judge, judge.judge(batch), head, channel)
-        else:
-            parts = (batch[start : start + _MANY] for start in range(0, len(batch), _MANY))
-            _copy(connection, judge, (judge.judge(part) for part in parts), head, channel)
-        return judge.answers
-    except BaseException:
-        with suppress(psycopg.Error):
-            connection.rollback()
-        raise
+    head, commands, versions = _lock_and_look(connection, batch)
+    judge = Judge(head, commands, versions, now(), manner)
+    if len(batch) < _MANY:
+        is_written = _insert(connection, judge, judge.judge(batch), head, channel)
+    else:
+        parts = (batch[start : start + _MANY] for start in range(0, len(batch), _MANY))
+        is_written = _copy(connection, judge, (judge.judge(part) for part in parts), head, channel)
+    if not is_written:
+        log_pipeline.run(connection, [(b"rollback", ())])
+    return judge.answers
 
 
 def _lock_and_look(
@@ -100,60 +97,65 @@ def _lock_and_look(
 
     Each statement sees what was committed before it began, so those after the lock see all there is.
     """
-    keys = list({prepared.append.key for prepared in batch if prepared.append.key is not None})
-    streams = list({prepared.append.stream for prepared in batch})
-    with connection.pipeline():
-        connection.execute("BEGIN")
-        head = connection.cursor(row_factory=tuple_row).execute(_LOCK_HEAD, prepare=True)
-        commands = connection.cursor(row_factory=tuple_row).execute(FIND_COMMANDS, [keys], prepare=True)
-        versions = connection.cursor(row_factory=tuple_row).execute(_FIND_VERSIONS, [streams], prepare=True)
-    locked = head.fetchone()
-    if locked is None:
+    keys = text_array({prepared.append.key for prepared in batch if prepared.append.key is not None})
+    streams = text_array({prepared.append.stream for prepared in batch})
+    looks: list[Statement] = [
+        (b"begin", ()),
+        (b"lock_head", ()),
+        (b"find_commands", [keys]),
+        (b"find_versions", [streams]),
+    ]
+    _, head, commands, versions = map(log_pipeline.rows, log_pipeline.run(connection, looks))
+    if not head:
         raise persistence.ProgrammingError("the ledger has no head; was it migrated?")
     return (
-        Head(*locked),
-        {row[0]: CommandRecord(*row) for row in commands},
-        {stream: version for stream, version in versions if version is not None},
+        Head(number_of(head[0][0]), instant_of(head[0][1]), head[0][2]),
+        {row[4].decode(): _command(*row) for row in commands},
+        {stream.decode(): number_of(version) for stream, version in versions if version},
     )
 
 
-def _insert(connection: Connection, judge: Judge, rows: list[Row], head: Head, channel: str) -> None:
-    """Writes a few rows, moves the head and commits: one round trip.
+def _command(*row: bytes) -> CommandRecord:
+    first_version, version, position, recorded_at, key, stream, body_sha256 = row
+    return CommandRecord(
+        key.decode(), body_sha256, stream.decode(), number_of(first_version), number_of(version), number_of(position),
+        instant_of(recorded_at),
+    )  # fmt: skip
+
+
+def _insert(connection: Connection, judge: Judge, rows: list[Row], head: Head, channel: str) -> bool:
+    """Writes a few rows, moves the head and commits: one round trip.  False if there is nothing to write.
 
     All three statements write nothing if the head is not where it was, so the commit is harmless then.
     """
     if not (rows or judge.commands) or judge.is_refused():
-        connection.execute("ROLLBACK")
-        return
-    with connection.pipeline(), connection.cursor() as cursor:
-        if rows:
-            arrays = map(_Binary, array_format(rows, COLUMN_TYPES))
-            connection.execute(_INSERT_EVENTS, [*arrays, head.position], prepare=True)
-        if judge.commands:
-            arrays = map(_Binary, array_format(judge.commands, COMMAND_COLUMN_TYPES))
-            connection.execute(_INSERT_COMMANDS, [*arrays, head.position], prepare=True)
-        _move_head(connection, cursor, judge, head, channel)
-        connection.execute("COMMIT")
-    _check_moved(cursor)
+        return False
+    expected = bigint(head.position)
+    statements: list[Statement] = []
+    if rows:
+        statements.append((b"insert_events", [expected, *_arrays(rows, COLUMN_TYPES)]))
+    if judge.commands:
+        statements.append((b"insert_commands", [expected, *_arrays(judge.commands, COMMAND_COLUMN_TYPES)]))
+    *_, moved, _, _ = log_pipeline.run(connection, [*statements, *_moves(judge, head, channel), (b"commit", ())])
+    _check_moved(moved)
+    return True
 
 
-def _copy(connection: Connection, judge: Judge, parts: Iterable[list[Row]], head: Head, channel: str) -> None:
+def _copy(connection: Connection, judge: Judge, parts: Iterable[list[Row]], head: Head, channel: str) -> bool:
     """The same for many rows: more round trips, but each row costs half as much."""
     is_new = _copy_rows(connection, _COPY_EVENTS, parts)
     is_new |= _copy_rows(connection, _COPY_COMMANDS, [judge.commands])
     if not is_new or judge.is_refused():
-        connection.execute("ROLLBACK")
-        return
-    with connection.cursor() as cursor:
-        with connection.pipeline():
-            _move_head(connection, cursor, judge, head, channel)
-        _check_moved(cursor)
-    connection.execute("COMMIT")
+        return False
+    moved, _ = log_pipeline.run(connection, _moves(judge, head, channel))
+    _check_moved(moved)
+    log_pipeline.run(connection, [(b"commit", ())])
+    return True
 
 
 def _copy_rows(connection: Connection, statement: str, parts: Iterable[list[Row]]) -> bool:
     """Sends rows to a table; returns whether there were any."""
-    data = filter(None, map(copy_format, parts))
+    data = filter(None, map(_copy_format, parts))
     first = next(data, None)
     if first is None:
         return False
@@ -163,31 +165,42 @@ def _copy_rows(connection: Connection, statement: str, parts: Iterable[list[Row]
     return True
 
 
-def _move_head(connection: Connection, cursor: psycopg.Cursor[Any], judge: Judge, head: Head, channel: str) -> None:
-    moved = [judge.position, instant(judge.recorded_at), judge.chain, head.position]
-    if judge.position == head.position:  # commands that changed nothing: the last event is what it was
-        moved[1:3] = [head.recorded_at, head.chain]
-    connection.execute(_NOTIFY, [channel, str(judge.position)], prepare=True)
-    cursor.execute(_MOVE_HEAD, moved, prepare=True)
+def _moves(judge: Judge, head: Head, channel: str) -> list[Statement]:
+    """Moves the head to the last event, which stays the same if the commands changed nothing; and tells everybody."""
+    position, recorded_at, chain_sha256 = judge.position, judge.recorded_at, judge.chain
+    if position == head.position:
+        recorded_at = microseconds(head.recorded_at)
+    moved = [bigint(head.position), bigint(position), timestamptz(recorded_at), chain_sha256]
+    return [(b"move_head", moved), (b"notify", [channel.encode(), str(position).encode()])]
 
 
-def _check_moved(cursor: psycopg.Cursor[Any]) -> None:
-    if cursor.rowcount != 1:
+def _check_moved(moved: PGresult) -> None:
+    if moved.command_tuples != 1:
         raise psycopg.errors.SerializationFailure("the head of the log moved although it was locked")
 
 
-class _Binary(bytes):
-    """A value in PostgreSQL's binary format already; the statement says of which type."""
+# --- rows as PostgreSQL takes them ------------------------------------------------------------------------------------
+
+_BYTES_OF_NUMBER = 12
 
 
-class _BinaryDumper(psycopg.adapt.Dumper):
-    format = psycopg.pq.Format.BINARY
+def _copy_format(rows: Sequence[Row]) -> bytes:
+    """Rows as binary COPY has them: the number of columns, and the columns."""
+    if not rows:
+        return b""
+    numbers, others = rows[0]
+    count = struct.pack(">h", len(numbers) // _BYTES_OF_NUMBER + len(others))
+    return b"".join([part for numbers, others in rows for part in (count, numbers, *others)])
 
-    def dump(self, obj: _Binary) -> bytes:
-        return obj
 
-
-psycopg.adapters.register_dumper(_Binary, _BinaryDumper)
+def _arrays(rows: Sequence[Row], types: Sequence[str]) -> list[bytes]:
+    """The same rows as one array for each column."""
+    starts = range(0, len(rows[0][0]), _BYTES_OF_NUMBER)
+    columns: list[Sequence[bytes]] = [
+        [numbers[start : start + _BYTES_OF_NUMBER] for numbers, _ in rows] for start in starts
+    ]
+    columns += zip(*[others for _, others in rows], strict=True)
+    return [array(type_name, column) for type_name, column in zip(types, columns, strict=True)]
 
 
 # --- the connection ---------------------------------------------------------------------------------------------------
@@ -203,6 +216,11 @@ def is_passing(error: psycopg.Error) -> bool:
     if error.sqlstate is None:
         return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
     return error.sqlstate.startswith(_PASSING_SQLSTATES)
+
+
+def _is_about_data(error: psycopg.Error) -> bool:
+    """Whether what was to be written is to blame: its values, a constraint, or its size."""
+    return error.sqlstate is not None and error.sqlstate.startswith(("22", "23", "54"))
 
 
 def library_error(error: psycopg.Error) -> persistence.PersistenceError:
@@ -241,7 +259,7 @@ class LogWriter:
     def write(self, batch: Sequence[Prepared], manner: Manner) -> list[Answer]:
         """Writes ``batch`` in one transaction and answers each of its appends, in order.
 
-        If the database refuses the batch for good, its halves are written one after the other, and so on, until only
+        If the database refuses the data of the batch, its halves are written one after the other, and so on, until only
         what is bad is refused (``Unwritable``).  A broken connection is opened anew for up to ``retry_seconds``; then
         the library's error is raised.
         """
@@ -249,7 +267,7 @@ class LogWriter:
             with self._lock:
                 return patiently(lambda: self._write_once(batch, manner), self._retry_seconds)
         except psycopg.Error as error:
-            if is_passing(error) or manner == "whole":
+            if not _is_about_data(error) or manner == "whole":
                 raise library_error(error) from error
             if len(batch) == 1:
                 return [Unwritable(f"{batch[0].append.stream!r}: {error}")]
@@ -262,13 +280,13 @@ class LogWriter:
             self._drop()
 
     def _write_once(self, batch: Sequence[Prepared], manner: Manner) -> list[Answer]:
-        if self._connection is None:
-            self._connection = self._connect()
         try:
+            if self._connection is None:
+                self._connection = self._connect()
+                log_pipeline.prepare(self._connection, STATEMENTS)
             return write(self._connection, batch, self._now, self._channel, manner)
         except BaseException:
-            if self._connection.closed:
-                self._drop()
+            self._drop()
             raise
 
     def _drop(self) -> None:

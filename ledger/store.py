@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 from weakref import WeakKeyDictionary
 
+import msgspec
 import psycopg
 from psycopg.rows import tuple_row
 
@@ -35,13 +36,14 @@ from ledger.log import (
     Prepared,
     StoreError,
     Unwritable,
+    is_name,
     prepare,
 )
 from ledger.log_check import Check
 from ledger.log_library import SCHEMA, LedgerDatastore, LedgerRecorder, system_clock, writer_role
 from ledger.log_reader import Entry
 from ledger.log_tail import Tail
-from ledger.log_writer import FIND_COMMANDS, READ_HEAD, Connection, library_error, patiently
+from ledger.log_writer import Connection, library_error, patiently
 
 __all__ = [
     "Append",
@@ -73,7 +75,7 @@ class Store:
         self.recorder, self.wire = recorder, wire
         self._datastore = recorder.datastore
         self._retry_seconds = retry_seconds
-        self._threads = ThreadPoolExecutor(3, "ledger-store")
+        self._threads = ThreadPoolExecutor(8, "ledger-store")
         self._submitting = _PerLoop(lambda: _Gathering(self._write_gathered, self._threads, queue_limit, 1_000))
         self._loading = _PerLoop(lambda: _Gathering(self._load_gathered, self._threads, queue_limit, 1_000))
         self._finding = _PerLoop(lambda: _Gathering(self._find_gathered, self._threads, queue_limit, 1_000))
@@ -148,12 +150,12 @@ class Store:
     def read_stream(self, stream: str, *, after: int = 0, upto: int | None = None) -> list[Recorded]:
         """The events of a stream with versions after ``after`` up to and including ``upto``, in order."""
         bounds = {"stream": stream, "after": after, "upto": _LAST if upto is None else upto}
-        return list(self._lines(log_reader.READ_STREAM, bounds))
+        return list(self._lines(log_reader.READ_STREAM, bounds)) if is_name(stream) else []
 
     def load_streams(self, streams: Sequence[str]) -> dict[str, list[Recorded]]:
         """The events of many streams in one query: stream -> its events in order; a new stream has none."""
         found: dict[str, list[Recorded]] = {stream: [] for stream in streams}
-        for event in self._lines(log_reader.READ_STREAMS, {"streams": list(found)}):
+        for event in self._lines(log_reader.READ_STREAMS, {"streams": list(filter(is_name, found))}):
             found[event.stream].append(event)
         return found
 
@@ -161,9 +163,17 @@ class Store:
         """The same; what is asked for at the same time is read in one query."""
         return await self._loading.here().ask(streams)
 
-    def _load_gathered(self, batch: Sequence[Sequence[str]]) -> Sequence[dict[str, list[Recorded]]]:
-        found = self.load_streams([stream for streams in batch for stream in streams])
+    def _load_gathered(self, batch: Sequence[Sequence[str]]) -> Sequence[dict[str, list[Recorded]] | Exception]:
+        try:
+            found = self.load_streams([stream for streams in batch for stream in streams])
+        except msgspec.ValidationError as error:
+            # Somebody's stream has an event in a shape that no one knows; the others are to get theirs.
+            return [self._load_alone(streams) for streams in batch] if len(batch) > 1 else [error]
         return [{stream: found[stream] for stream in streams} for streams in batch]
+
+    def _load_alone(self, streams: Sequence[str]) -> dict[str, list[Recorded]] | Exception:
+        [found] = self._load_gathered([streams])
+        return found
 
     def read(self, after: int, limit: int, upto: int | None = None) -> list[Recorded]:
         """At most ``limit`` events with positions after ``after`` up to and including ``upto``, in order."""
@@ -180,7 +190,7 @@ class Store:
         """
         statement, parameters = log_reader.READ_POSITIONS, dict[str, Any]()
         if partition is not None:
-            statement, parameters = log_reader.READ_PARTITION, {"part": partition[0], "parts": partition[1]}
+            statement, parameters = log_reader.READ_PARTITION, _part(partition)
             chunk *= partition[1]
         end = self.head().position if upto is None else upto
         starts = range(after, end, chunk)
@@ -189,18 +199,22 @@ class Store:
         for lines in _ahead(fetch, ranges):
             yield log_reader.decode_lines(self.wire, lines)
 
+    def versions(self, *, upto: int | None = None, partition: tuple[int, int] | None = None) -> dict[str, int]:
+        """The last version of every stream up to position ``upto``; of a part of the streams as in ``scan``."""
+        statement, parameters = log_reader.READ_VERSIONS, dict[str, Any]()
+        if partition is not None:
+            statement, parameters = log_reader.READ_VERSIONS_OF_PARTITION, _part(partition)
+        found = self._fetch(statement, parameters | {"upto": _LAST if upto is None else upto})
+        return msgspec.json.decode(found, type=dict[str, int]) if found else {}
+
     def head(self) -> Head:
         """The end of the log."""
-        [row] = self._rows(READ_HEAD, None)
+        [row] = self._rows(log_reader.READ_HEAD, {})
         return Head(*row)
 
     def find(self, keys: Sequence[str]) -> dict[str, CommandRecord]:
         """The records of those commands among ``keys`` that were accepted."""
-        rows = self._query(
-            lambda connection: (
-                connection.cursor(row_factory=tuple_row).execute(FIND_COMMANDS, [list(keys)], prepare=True).fetchall()
-            )
-        )
+        rows = self._rows(log_reader.FIND_COMMANDS, {"keys": list(filter(is_name, keys))})
         return {row[0]: CommandRecord(*row) for row in rows}
 
     async def find_async(self, keys: Sequence[str]) -> dict[str, CommandRecord]:
@@ -226,6 +240,8 @@ class Store:
             "recorded_before": recorded_before,
             "occurred_before": occurred_before,
         }
+        if not is_name(stream):
+            return []
         return self._query(
             lambda connection: log_reader.read_entries(connection, self.wire, log_reader.ENTRIES_OF_STREAM, bounds)
         )
@@ -251,7 +267,7 @@ class Store:
     def _fetch(self, statement: str, parameters: dict[str, Any]) -> bytes:
         return self._query(lambda connection: log_reader.read_lines(connection, statement, parameters))
 
-    def _rows(self, statement: str, parameters: list[Any] | None) -> list[tuple[Any, ...]]:
+    def _rows(self, statement: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
         def query(connection: Connection) -> list[tuple[Any, ...]]:
             with connection.cursor(row_factory=tuple_row) as cursor:
                 return cursor.execute(statement, parameters, prepare=True).fetchall()
@@ -262,14 +278,23 @@ class Store:
         """The answer to ``query`` on a connection of the pool, asked again for a while if the connection is lost."""
 
         def attempt() -> T:
-            self._datastore.pool.open()
-            with self._datastore.pool.connection() as connection:
-                return query(connection)
+            pool = self._datastore.pool
+            pool.open()
+            try:
+                with pool.connection() as connection:
+                    return query(connection)
+            except psycopg.OperationalError:
+                pool.check()  # after a restart of the server all its connections are dead, not only this one
+                raise
 
         try:
             return patiently(attempt, self._retry_seconds)
         except psycopg.Error as error:
             raise library_error(error) from error
+
+
+def _part(partition: tuple[int, int]) -> dict[str, Any]:
+    return {"part": partition[0], "parts": partition[1]}
 
 
 def _ahead(fetch: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
@@ -289,7 +314,7 @@ class _Gathering(Generic[T, R]):
 
     def __init__(
         self,
-        serve: Callable[[Sequence[T]], Sequence[R | StoreError]],
+        serve: Callable[[Sequence[T]], Sequence[R | Exception]],
         threads: ThreadPoolExecutor,
         limit: int,
         most: int,

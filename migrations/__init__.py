@@ -54,6 +54,14 @@ def migrate(url: str, schema: str = SCHEMA, folder: Path = Path(__file__).parent
     return applied
 
 
+def missing(url: str, schema: str = SCHEMA, folder: Path = Path(__file__).parent) -> list[str]:
+    """The names of the files that are still to be applied to ``schema``, in order; raises as ``migrate``."""
+    with psycopg.connect(url, connect_timeout=10) as connection:
+        _look_into(connection, schema)
+        is_new = connection.execute("SELECT to_regclass('migrations')").fetchone() == (None,)
+        return [x.name for x in migrations(folder) if is_new or _is_due(connection, x)]
+
+
 def migrations(folder: Path) -> Sequence[Migration]:
     """The numbered files of ``folder``, in order."""
     paths = sorted(path for path in folder.iterdir() if _NUMBERED.fullmatch(path.name))
@@ -77,13 +85,18 @@ def statements(text: str) -> Iterator[str]:
 def _lock(connection: psycopg.Connection, schema: str) -> None:
     """Waits until no one else migrates this schema, then makes it the one that unqualified names mean."""
     connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"migrate {schema}"])
-    connection.execute(sql.SQL("SET LOCAL search_path TO {}").format(sql.Identifier(schema)))
+    _look_into(connection, schema)
     found = connection.execute("SELECT to_regclass('migrations')").fetchone()
     if found == (None,):
         connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema)))
         connection.execute(
             "CREATE TABLE migrations (name text PRIMARY KEY, sha256 text NOT NULL, applied_at timestamptz NOT NULL)"
         )
+
+
+def _look_into(connection: psycopg.Connection, schema: str) -> None:
+    """Unqualified names mean this schema, until the transaction ends."""
+    connection.execute(sql.SQL("SET LOCAL search_path TO {}").format(sql.Identifier(schema)))
 
 
 def _is_due(connection: psycopg.Connection, migration: Migration) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from ledger.accounts import postings
+from ledger.accounts import POSTED, postings
 from ledger.calendar import business_month
 from ledger.events import Recorded
 from projections.projection import Projection, Row
@@ -48,17 +48,13 @@ def contributions(event: Recorded) -> Iterable[AccountMonth]:
         return ()
     period = business_month(event.recorded_at)
     happened_in = business_month(event.occurred_at)
-    found = []
-    for account, amount_fen in entry:
-        row = AccountMonth(account, period, entries=1)
-        if amount_fen > 0:
-            row.debit_fen = amount_fen
-        else:
-            row.credit_fen = -amount_fen
-        if happened_in < period:
-            row.relates_to = {happened_in: amount_fen}
-        found.append(row)
-    return found
+    is_late = happened_in < period
+    return [
+        AccountMonth(
+            account, period, max(amount_fen, 0), max(-amount_fen, 0), 1, {happened_in: amount_fen} if is_late else {}
+        )
+        for account, amount_fen in entry
+    ]
 
 
 def read(stored: Iterator[AccountMonth]) -> Iterator[AccountMonthShown]:
@@ -75,5 +71,5 @@ def read(stored: Iterator[AccountMonth]) -> Iterator[AccountMonthShown]:
 
 projection = Projection(
     "account_balance", 1, AccountMonth, ("account", "period"), frozenset({"order", "merchant", "budget"}),
-    contributions=contributions, read=read, shown=AccountMonthShown, series=1,
+    contributions=contributions, events=POSTED, read=read, shown=AccountMonthShown, series=1,
 )  # fmt: skip

@@ -19,10 +19,11 @@ import structlog
 
 from ledger.store import Store
 from ledger.streams import WIRE
-from projections import replay, tables
-from projections.projection import Key, Projection, Row, add
-from projections.replay import Batch, FoldFailed, Rows, Telling
+from projections import tables
+from projections.projection import Key, Projection, Row
+from projections.replay import Batch, FoldFailed, Singles, Telling
 from projections.stories import Stories
+from projections.sums import Sums
 from projections.tables import Connection, Query, Registered, Table
 
 log = structlog.get_logger("projections")
@@ -85,11 +86,16 @@ def rebuild(
     processes: int = 1,
     progress: Progress = lambda done, total: None,
     chunk: int = 20_000,
+    only_outdated: bool = False,
 ) -> list[Rebuilt]:
     """Rebuilds these read models, in one pass over the log for all that are live at the same position.
 
-    Meanwhile the live ones are read and run on.  One rebuild at a time: a second one waits."""
+    Meanwhile the live ones are read and run on.  One rebuild at a time: a second one waits.  ``processes``: how many
+    share the work.  ``chunk``: events read at a time.  ``only_outdated``: leaves out those that somebody else has built
+    by the time it is our turn."""
     with tables.connect(url, schema) as connection, _alone(connection, schema):
+        if only_outdated:
+            projections = outdated(tables.registry(connection), projections)
         return _Rebuild(url, schema, store, connection, processes, progress, chunk).run(projections)
 
 
@@ -127,8 +133,21 @@ class _Rebuild:
             for position, names in self._passes(registered, projections).items():
                 done |= self._pass(live, registered, {name: projections[name] for name in names}, position)
             live.execute("ROLLBACK")
+        for name, rebuilt in done.items():
+            if rebuilt.outcome == "failed":
+                self._leave_failed(projections[name], registered.get(name), rebuilt)
         self._drop_retired(projections)
         return [done[name] for name in projections]
+
+    def _leave_failed(self, projection: Projection, found: Registered | None, rebuilt: Rebuilt) -> None:
+        """What is live says why it was not replaced; what is not begins empty, to be followed up to the failure."""
+        if found is not None:
+            tables.report(self.connection, found, None, None, rebuilt.error or "")
+            return
+        table = Table(projection, 1)
+        table.create(self.connection)
+        table.finish(self.connection)
+        tables.register(self.connection, projection, 1, 0)
 
     def _passes(
         self, registered: Mapping[str, Registered], projections: Mapping[str, Projection]
@@ -174,32 +193,26 @@ class _Rebuild:
             except FoldFailed as failed:
                 for name in failed.names:
                     done[name] = Rebuilt(name, "failed", position, 0, error=str(failed))
-                    log.error("rebuild_failed", read_model=name, position=failed.position, stream=failed.stream,
-                              error=failed.message)  # fmt: skip
+                log.error("rebuild_failed", read_models=failed.names, stream=failed.stream, version=failed.version,
+                          error=failed.message)  # fmt: skip
         return {}
 
     def _fold_parts(self, part: Part) -> dict[str, int]:
         """Folds the parts, all but the first in other processes; adds up what they say; rows by table."""
         with ExitStack() as children, _without_gc():
-            others = [children.enter_context(_Child(part._replace(part=number))) for number in range(1, self.processes)]
-            folded, written = fold_part(part, self.store, self._partly)
+            others = [children.enter_context(_Child(part._replace(part=number))) for number in range(1, part.parts)]
+            folded = fold_part(part, self.store, lambda position: self.progress(position, part.upto))
             for other in others:
-                more, rows = other.result()
-                for name, found in more.items():
-                    add(folded[name], part.projections[name], found)
-                written = {name: count + rows[name] for name, count in written.items()}
+                folded.merge(other.result())
             self.progress(part.upto, part.upto)
-            return written | self._write_sums(part, folded)
+            return folded.written | self._write_sums(part, folded.sums)
 
-    def _partly(self, done: int) -> None:
-        self.progress(done, 0)
-
-    def _write_sums(self, part: Part, folded: Mapping[str, Rows]) -> dict[str, int]:
+    def _write_sums(self, part: Part, folded: Mapping[str, Sums]) -> dict[str, int]:
         counts = {}
         for name, projection in part.projections.items():
             table = Table(projection, part.generations[name])
             if projection.is_sum:
-                rows = replay.settled(projection, folded[name])
+                rows = folded[name].rows()
                 table.copy_in(self.connection, rows.values())
                 counts[name] = len(rows)
             table.finish(self.connection)
@@ -262,7 +275,7 @@ class _Rebuild:
             batch = Batch(events, [table.projection], stories.before)
             for error in batch.failures.values():
                 last = events[-1]
-                raise FoldFailed([table.projection.name], last.position, last.stream, repr(error)) from error
+                raise FoldFailed([table.projection.name], last.stream, last.version, repr(error)) from error
             with self.connection.transaction():
                 table.apply(self.connection, batch.changes[table.projection.name])
             stories.keep(batch.stories.values())
@@ -308,24 +321,44 @@ def _compared(live: Iterator[Row], rebuilt: Iterator[Row], table: Table) -> tupl
 # --- one process's part -----------------------------------------------------------------------------------------------
 
 
-def fold_part(part: Part, store: Store, progress: Callable[[int], None]) -> tuple[dict[str, Rows], dict[str, int]]:
-    """Folds a part of the streams to their ends.  Rows that belong to one stream go to the tables; those that add up
-    are returned, beside the number of the others."""
-    telling = Telling(part.projections)
+class Folded(NamedTuple):
+    """What one process folded: rows still to be added up with those of others, and how many were written."""
+
+    sums: dict[str, Sums]
+    written: dict[str, int]
+
+    def merge(self, other: "Folded") -> None:
+        """Adds what another process folded."""
+        for name, sums in other.sums.items():
+            self.sums[name].merge(sums)
+        for name, count in other.written.items():
+            self.written[name] += count
+
+
+def fold_part(part: Part, store: Store, progress: Callable[[int], None]) -> Folded:
+    """Folds a part of the streams to their ends.  Rows that belong to one stream go to the tables on the way."""
     partition = None if part.parts == 1 else (part.part, part.parts)
-    for chunk in store.scan(upto=part.upto, chunk=part.chunk, partition=partition):
-        telling.tell(chunk)
-        if chunk:
-            progress(chunk[-1].position)
-    rows = telling.rows()
-    written = dict.fromkeys(part.projections, 0)
+    telling = Telling(part.projections, store.versions(upto=part.upto, partition=partition))
+    singles = {name: x for name, x in telling.collected.items() if isinstance(x, Singles)}
+    written = dict.fromkeys(singles, 0)
+
+    def write(at_least: int) -> None:
+        for name, rows in singles.items():
+            if len(rows) >= at_least:
+                written[name] += len(rows)
+                Table(part.projections[name], part.generations[name]).copy_in(connection, rows.take())
+
     with tables.connect(part.url, part.schema) as connection:
-        for name, projection in part.projections.items():
-            if not projection.is_sum:
-                found = rows.pop(name)
-                Table(projection, part.generations[name]).copy_in(connection, found.values())
-                written[name] = len(found)
-    return rows, written
+        for chunk in store.scan(upto=part.upto, chunk=part.chunk, partition=partition):
+            telling.tell(chunk)
+            write(_ROWS_AT_A_TIME)
+            if chunk:
+                progress(chunk[-1].position)
+        write(1)
+    return Folded({name: x for name, x in telling.collected.items() if isinstance(x, Sums)}, written)
+
+
+_ROWS_AT_A_TIME = 5_000
 
 
 class _Child:
@@ -336,7 +369,6 @@ class _Child:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe(duplex=False)
         self._process = context.Process(target=_fold_in_child, args=(part, theirs), daemon=True)
-        self._projections = part.projections
         self._process.start()
         theirs.close()
 
@@ -348,7 +380,7 @@ class _Child:
         self._process.terminate()
         self._process.join()
 
-    def result(self) -> tuple[dict[str, list[Row]], dict[str, int]]:
+    def result(self) -> Folded:
         """What ``fold_part`` returned there; raises what it raised."""
         try:
             kind, answer = self._pipe.recv()
@@ -362,8 +394,8 @@ class _Child:
 def _fold_in_child(part: Part, pipe: Pipe) -> None:
     try:
         with Store.open(part.url, part.schema, wire=WIRE) as store, _without_gc():
-            rows, written = fold_part(part, store, lambda position: None)
-        pipe.send(("done", ({name: list(found.values()) for name, found in rows.items()}, written)))
+            folded = fold_part(part, store, lambda position: None)
+        pipe.send(("done", folded))
     except FoldFailed as failed:
         pipe.send(("error", failed))
     except Exception as error:

@@ -44,6 +44,7 @@ class Projector:
         self._connection: Connection | None = None
         self._limits: dict[str, int] = {}
         self._stopped: dict[str, Registered] = {}
+        self._unbuildable: set[str] = set()
 
     @classmethod
     def open(
@@ -99,16 +100,30 @@ class Projector:
 
         Returns the position that every read model has reached which did not fail, as ``run_once``."""
         self.build()
-        to = self.store.head().position if to is None else to
+        head = self.store.head().position
+        return self._catch_up(head if to is None else min(to, head))
+
+    def _catch_up(self, to: int) -> int:
         while True:
             position = self._run(BATCH, to)
             if position is None or position >= to:
                 return position or 0
 
     def build(self) -> list[Rebuilt]:
-        """Builds every read model that has no table, or one of an earlier version of its projection."""
-        missing = outdated(self.models.status(), self.projections)
-        return self.rebuild(missing) if missing else []
+        """Builds every read model that has no table, or one of an earlier version of its projection.
+
+        One whose fold fails is not tried again here; a first one begins with no rows at position 0, so that it is
+        followed up to the event that stops it."""
+        missing = {
+            name: projection
+            for name, projection in outdated(self.models.status(), self.projections).items()
+            if name not in self._unbuildable
+        }
+        if not missing:
+            return []
+        built = rebuild(self.url, self.schema, self.store, missing, only_outdated=True)
+        self._unbuildable |= {x.name for x in built if x.outcome == "failed"}
+        return built
 
     def rebuild(
         self, names: Iterable[str] | None = None, *, processes: int = 1, progress: Progress = lambda done, total: None
@@ -126,10 +141,12 @@ class Projector:
         with self.store.listen() as tail:
             while not stop.is_set():
                 try:
-                    head = self.store.head().position
-                    self.catch_up(head)
-                    tail.wait(head, _POLL_SECONDS)
-                    pause = _FIRST_PAUSE_SECONDS
+                    self.build()
+                    while not stop.is_set():
+                        head = self.store.head().position
+                        self._catch_up(head)
+                        pause = _FIRST_PAUSE_SECONDS
+                        tail.wait(head, _POLL_SECONDS)
                 except Exception as error:
                     if not _is_passing(error):
                         raise
@@ -164,37 +181,34 @@ class Projector:
     def _advance(self, group: Mapping[str, Registered], events: Sequence[Recorded]) -> None:
         """Folds a batch and writes what it changes; who fails is left behind, and tries again with fewer events."""
         batch = Batch(events, [self.projections[name] for name in group], self._stories.before)
-        failures = batch.failures
-        is_written = False
-        while not is_written and (changes := {n: c for n, c in batch.changes.items() if n not in failures}):
+        failures, position = dict(batch.failures), events[-1].position
+        while changes := {name: change for name, change in batch.changes.items() if name not in failures}:
             try:
-                self._write(group, changes, events[-1].position)
-                is_written = True
+                is_first = self._write(group, changes, position)
+                break
             except _Unwritable as unwritable:
                 failures[unwritable.name] = unwritable.error
-            except _Moved:
-                return
+        # Whoever wrote it: a story is what its version says.
         self._stories.keep(batch.stories.values())
+        if changes and not is_first:
+            return
         for name in changes:
             self._go_faster(name)
         for name, error in failures.items():
             self._slow_down(group[name], events, error)
 
-    def _write(self, group: Mapping[str, Registered], changes: Mapping[str, Change], position: int) -> None:
+    def _write(self, group: Mapping[str, Registered], changes: Mapping[str, Change], position: int) -> bool:
+        """Writes what a batch changes; whether nobody else had moved the checkpoint before."""
         connection = self._connected()
         with connection.transaction():
             found = tables.lock(connection, list(changes))
             if any(name not in found or not _is_same(found[name], group[name]) for name in changes):
-                raise _Moved
+                return False
             for name, change in changes.items():
-                try:
-                    Table(change.projection, group[name].generation).apply(connection, change)
-                except psycopg.Error as error:
-                    if is_passing(error):
-                        raise
-                    raise _Unwritable(name, error) from error
+                _apply(connection, Table(change.projection, group[name].generation), change)
             tables.move(connection, list(changes), position)
         self.models.progress.moved(dict.fromkeys(changes, position))
+        return True
 
     def _go_faster(self, name: str) -> None:
         if name in self._limits:
@@ -234,16 +248,21 @@ _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 5.0
 
 
-class _Moved(Exception):
-    """Somebody else moved the checkpoint."""
-
-
 class _Unwritable(Exception):
     """The rows of a read model cannot be stored as they are."""
 
-    def __init__(self, name: str, error: psycopg.Error) -> None:
+    def __init__(self, name: str, error: Exception) -> None:
         super().__init__(name)
         self.name, self.error = name, error
+
+
+def _apply(connection: Connection, table: Table, change: Change) -> None:
+    try:
+        table.apply(connection, change)
+    except Exception as error:
+        if _is_passing(error):
+            raise
+        raise _Unwritable(table.projection.name, error) from error
 
 
 def _is_same(found: Registered, expected: Registered) -> bool:

@@ -61,5 +61,5 @@ def read(stored: Iterator[SubsidyMonth]) -> Iterator[SubsidyMonthShown]:
 
 projection = Projection(
     "subsidy_balance", 1, SubsidyMonth, ("merchant_id", "month"), frozenset({"order"}), contributions=contributions,
-    read=read, shown=SubsidyMonthShown, series=1,
+    events=frozenset({RebateAccrued, RebateClawedBack, RebateDenied}), read=read, shown=SubsidyMonthShown, series=1,
 )  # fmt: skip

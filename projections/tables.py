@@ -286,7 +286,7 @@ def _excluded(columns: Sequence[Column]) -> sql.Composed:
 def _trusted(text: str) -> sql.SQL:
     """One of the SQL types named above."""
     assert text in (*_SQL_TYPES.values(), *(x.split()[0] for x in _SQL_TYPES.values()), _JSON)
-    return sql.SQL(text)  # type: ignore[arg-type]
+    return sql.SQL(text)
 
 
 # --- queries ----------------------------------------------------------------------------------------------------------
@@ -398,8 +398,8 @@ def move(connection: Connection, names: Sequence[str], position: int) -> None:
     connection.execute(_MOVE, [position, list(names)], prepare=True)
 
 
-def report(connection: Connection, at: Registered, position: int, stream: str, error: str) -> None:
-    """Writes down that the fold of a read model failed at an event, unless somebody else got past it."""
+def report(connection: Connection, at: Registered, position: int | None, stream: str | None, error: str) -> None:
+    """Writes down that the fold of a read model failed (at an event), unless somebody else got past it."""
     connection.execute(_REPORT, [position, stream, error, at.name, at.generation, at.position])
 
 
@@ -457,12 +457,14 @@ def retired(connection: Connection, names: Iterable[str], live: Mapping[str, Reg
 
 # --- connections ------------------------------------------------------------------------------------------------------
 
+# A crash of the server may take the last rows, and their checkpoint with them: then they are folded again.
 _SETTINGS = """
     SET search_path TO {schema};
     SET timezone TO 'UTC';
     SET datestyle TO 'ISO';
     SET jit TO off;
     SET lock_timeout TO '30s';
+    SET synchronous_commit TO off;
     SET idle_in_transaction_session_timeout TO 0
 """
 

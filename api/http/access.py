@@ -84,7 +84,9 @@ def may_read_stream(role: str, actor: str, story: Story) -> bool:
     """Whether a role may read a stream, as it stands now."""
     if role in READS_EVERYTHING:
         return True
-    return role in OWNERS and decider_of(story.stream).owner(story.state, role) == actor
+    if role not in OWNERS:
+        return False
+    return decider_of(story.stream).owner(story.state, role) == actor
 
 
 def may_follow(role: str) -> bool:
@@ -97,11 +99,11 @@ def may_see(role: str, actor: str, entry: Entry) -> bool:
     if role in READS_EVERYTHING:
         return True
     if role == MERCHANT:
-        return _field(entry.data, "merchant_id") == actor
+        return _has(entry.data, "merchant_id", actor)
     if entry.type not in ACTS_ON.get(role, frozenset()):
         return False
-    return role != CARRIER or _field(entry.data, "carrier") == actor
+    return role != CARRIER or _has(entry.data, "carrier", actor)
 
 
-def _field(data: Any, name: str) -> Any:
-    return getattr(data, name, None)
+def _has(data: Any, field: str, value: str) -> bool:
+    return bool(getattr(data, field, None) == value)

@@ -18,7 +18,7 @@ from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
-from msgspec import Meta
+from msgspec import NODEFAULT, Meta
 
 from api.http.problems import Problem, problem
 from ledger.decider import Command
@@ -98,7 +98,7 @@ def parse_instant(text: str) -> datetime:
 def _twin(struct: type[msgspec.Struct], left_out: frozenset[str] = frozenset()) -> type[msgspec.Struct]:
     """The same struct with bounds, and without some fields."""
     fields = [
-        (x.name, _narrowed(x.name, x.type), msgspec.field(default=x.default, default_factory=x.default_factory))
+        (x.name, _narrowed(x.name, x.type), NODEFAULT if x.required else x.default)
         for x in msgspec.structs.fields(struct)
         if x.name not in left_out
     ]
@@ -116,7 +116,8 @@ def _narrowed(name: str, kind: Any) -> Any:
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return _twin(kind)
     if origin is tuple:
-        return Annotated[tuple[_narrowed(name, arguments[0]), ...], Meta(max_length=MOST_ITEMS)]
+        items: Any = _narrowed(name, arguments[0])
+        return Annotated[tuple[items, ...], Meta(max_length=MOST_ITEMS)]
     if origin in (Union, types.UnionType):
         return _narrowed(name, _unless_null(arguments)) | None
     assert origin in (Literal, dict) or kind is bool, f"{name}: {kind} has no bounds yet"
@@ -173,7 +174,14 @@ def _settling_field(name: str, kind: Any) -> Callable[[Any, Any], None] | None:
     settle = _settling(inner) if isinstance(inner, type) and issubclass(inner, msgspec.Struct) else None
     if settle is None:
         return None
-    return (lambda _, items: [settle(item) for item in items]) if origin is tuple else (lambda _, item: settle(item))
+    if origin is tuple:
+        return lambda _, items: _each(settle, items)
+    return lambda _, item: settle(item)
+
+
+def _each(settle: Settle, items: tuple[Any, ...]) -> None:
+    for item in items:
+        settle(item)
 
 
 def _utc(instant: datetime) -> datetime:

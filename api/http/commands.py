@@ -86,8 +86,8 @@ class Commands:
     def add_routes(self, app: FastAPI) -> None:
         """One route for each class of command, and one for batches."""
         for name in self.bodies:
-            _add_route(app, f"{PATH}/{name}", self._single(name), name, openapi.command(self.bodies[name]))
-        _add_route(app, PATH, self._batch, "SendCommands", openapi.batch(BatchLine, BatchAnswer))
+            add_route(app, f"{PATH}/{name}", self._single(name), name, openapi.command(self.bodies[name]))
+        add_route(app, PATH, self._batch, "SendCommands", openapi.batch(BatchLine, BatchAnswer))
 
     # --- one command --------------------------------------------------------------------------------------------------
 
@@ -144,7 +144,7 @@ class Commands:
             return None
         approver = await self.keyring.holder(key.decode("latin-1").strip())
         if approver is None or approver.role != command.approver:
-            raise problem("approver_not_allowed", f"{command.__name__} is approved by a key of role {command.approver}.")
+            raise problem("approver_not_allowed", f"{command.__name__} is approved by the role {command.approver}.")
         return approver.actor
 
     # --- many commands ------------------------------------------------------------------------------------------------
@@ -264,7 +264,7 @@ class _Exactly(APIRoute):
         return found, {"endpoint": self.endpoint, "path_params": {}, "route": self}
 
 
-def _add_route(app: FastAPI, path: str, serve: Asgi, name: str, description: dict[str, Any]) -> None:
+def add_route(app: FastAPI, path: str, serve: Asgi, name: str, description: dict[str, Any]) -> None:
     """Adds a route that FastAPI describes, and that is served without the conversions it makes for others."""
 
     async def endpoint() -> None:

@@ -6,11 +6,10 @@ request is done.  Plain ASGI, because it lies on the path of every command.
 
 import re
 import time
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
-import msgspec
 import psycopg
 import structlog
 from eventsourcing.persistence import InterfaceError, OperationalError
@@ -21,6 +20,7 @@ from api.commands import TryLater
 from api.http.problems import MEDIA_TYPE, Problem, problem
 from api.keys import Holder, Keyring
 from api.metrics import Metrics
+from api.queries import NotYet
 from ledger.store import KeyReused, Overloaded, Unwritable
 from projections.reader import NotBuilt
 
@@ -132,6 +132,8 @@ def problem_of(error: Exception) -> Problem:
             return problem("overloaded")
         case NotBuilt():
             return problem("not_built", f"The read model {error} was not built yet.")
+        case NotYet():
+            return problem("invalid_parameter", str(error))
         case OverflowError():
             return problem("out_of_range")
     if isinstance(error, _DATABASE_AWAY):

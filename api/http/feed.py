@@ -9,7 +9,8 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from datetime import datetime
+from typing import Any, NamedTuple
 
 import msgspec
 from fastapi import FastAPI
@@ -35,11 +36,24 @@ PAGES_A_REQUEST = 20
 """How many pages of the log one request looks through for events that its role may see."""
 
 
-EventRead = msgspec.defstruct(
-    "EventRead",
-    [(x.name, x.type) for x in msgspec.structs.fields(Entry) if x.name in exports.ENTRY_COLUMNS] + [("data", dict)],
-    namespace={"__doc__": "An event with everything the log holds about it."},
-)
+class EventRead(msgspec.Struct, frozen=True):
+    """An event with everything the log holds about it; ``data`` says what happened."""
+
+    position: int
+    stream: str
+    version: int
+    type: str
+    occurred_at: datetime
+    received_at: datetime
+    recorded_at: datetime
+    actor: str
+    role: str
+    key: str | None
+    correlation_id: str
+    causation: str | None
+    source: str | None
+    rule: str | None
+    data: dict[str, Any]
 
 
 class Shown(NamedTuple):
@@ -154,7 +168,7 @@ class Feed:
             return True
 
     async def _read(self, after: int, limit: int) -> list[Shown]:
-        """Events after a position, whatever their role; those who ask for the same at the same time share the answer."""
+        """Events after a position; those who ask for the same at the same time share the answer."""
         asked = self._reading.get((after, limit))
         if asked is None:
             asked = asyncio.get_running_loop().create_task(self._ask(after, limit))
@@ -167,8 +181,7 @@ class Feed:
 
     def _shown(self, after: int, limit: int) -> list[Shown]:
         return [
-            Shown(entry, msgspec.json.encode(exports.entry_dict(entry)))
-            for entry in self.store.entries(after, limit)
+            Shown(entry, msgspec.json.encode(exports.entry_dict(entry))) for entry in self.store.entries(after, limit)
         ]
 
 

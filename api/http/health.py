@@ -34,7 +34,7 @@ class Status(msgspec.Struct, frozen=True):
 
 
 class Health:
-    """Answers whoever watches the service; no key is needed, and nothing is told about the business but how busy it is."""
+    """Answers whoever watches the service.  No key is needed; all it tells about the business is how busy it is."""
 
     def __init__(
         self, store: Store, models: ReadModels, database: DoorDatabase, metrics: Metrics, threads: ThreadPoolExecutor
@@ -74,9 +74,7 @@ class Health:
             return [f"{name} was not applied" for name in missing]
         found = self.models.status()
         not_built = [f"{name} was not built" for name in self.models.projections if name not in found]
-        failed = [
-            f"{name} stopped at position {model.error_position}" for name, model in found.items() if model.error
-        ]
+        failed = [f"{name} stopped at position {model.error_position}" for name, model in found.items() if model.error]
         return not_built + failed
 
     async def prometheus(self, request: Request) -> Response:

@@ -40,11 +40,11 @@ answered but health and this description.
 and body give the first answer again, byte for byte, so repeat whatever was not answered. Commands that need four eyes
 take the second person's key in `Approval-Key`.
 
-**Reads** carry `Ledger-Position`, the position they are true at. Give a command's position as `?after=` to read what you
-wrote; give `?at=`, `?recorded_as_of=` or `?occurred_as_of=` to read what was.
+**Reads** carry `Ledger-Position`, the position they are true at. Give a command's position as `?after=` to read what
+you wrote; give `?at=`, `?recorded_as_of=` or `?occurred_as_of=` to read what was.
 
-**Ids and references** (fields that end in `_id` or `_ref`) have 1 to 200 visible ASCII characters and no slash. Instants
-carry a zone. Amounts are integer fen. Bodies have at most 1 MiB.
+**Ids and references** (fields that end in `_id` or `_ref`) have 1 to 200 visible ASCII characters and no slash.
+Instants carry a zone. Amounts are integer fen. Bodies have at most 1 MiB.
 
 **Errors** are problem details (RFC 9457) whose `type` is `{TYPE_PREFIX}<code>`:
 
@@ -53,7 +53,7 @@ carry a zone. Amounts are integer fen. Bodies have at most 1 MiB.
 """ + "\n".join(f"| `{code}` | {status} | {meaning} |" for code, (status, meaning) in CODES.items())
 
 _SCHEMAS = "#/components/schemas/"
-_SECURITY = [{"bearer": []}, {"apiKey": []}]
+_SECURITY: list[dict[str, list[str]]] = [{"bearer": []}, {"apiKey": []}]
 _DOCS_PAGE = Path(__file__).with_name("docs.html")
 
 Operation = dict[str, Any]
@@ -105,19 +105,20 @@ def batch(line: type[msgspec.Struct], answer: type[msgspec.Struct]) -> Operation
 
 def page(projection: Projection, columns: Mapping[str, Any]) -> Operation:
     """The route of a read model."""
+    rows: Any = _row(projection)
     return _operation(
         "Read models",
         projection.name,
-        f"{_words(_row(projection))}\n\nRows in key order ({', '.join(projection.key)}), as many as the key's role may "
+        f"{_words(rows)}\n\nRows in key order ({', '.join(projection.key)}), as many as the key's role may "
         "see; `Link: rel=next` leads to those behind.",
         parameters=[
-            *(_parameter(name, f"Only rows with this {name}.", "query", _schema_of(kind)) for name, kind in columns.items()),
+            *(_parameter(x, f"Only rows with this {x}.", "query", _schema_of(kind)) for x, kind in columns.items()),
             _LIMIT,
             _parameter("cursor", "Only rows behind this key; from `Link`.", "query"),
             _AFTER,
             *MOMENTS,
         ],
-        answer=("application/json", tuple[_row(projection), ...], "The rows.", True),
+        answer=("application/json", tuple[rows, ...], "The rows.", True),
         errors=(400, 401, 403, 422, 503, 504),
     )  # fmt: skip
 
@@ -179,8 +180,10 @@ def _operation(
 def _refusal(status: int) -> Operation:
     codes = [f"`{code}`" for code, (its_status, _) in CODES.items() if its_status == status]
     if status == 409:
-        meaning = "The command was rejected, nothing happened. `code` is one of those named above, or `unknown_stream`, "
-        meaning += "`wrong_state`, `no_rulebook_in_force`, `approval_missing`, `same_approver`."
+        meaning = (
+            "The command was rejected, nothing happened. `code` is one of those named above, or `unknown_stream`, "
+            "`wrong_state`, `no_rulebook_in_force`, `approval_missing`, `same_approver`."
+        )
     else:
         meaning = ", ".join(codes)
     return {"description": meaning, "content": {MEDIA_TYPE: {"schema": _schema_of(ProblemDetails)}}}
@@ -234,7 +237,7 @@ _IDEMPOTENCY_KEY = _parameter(
     is_required=True,
 )  # fmt: skip
 _CORRELATION_ID = _parameter(
-    "X-Correlation-ID", "Goes with the events into the log, and comes back; made up if it is not given.", "header", _NAME
+    "X-Correlation-ID", "Goes with the events into the log, and comes back; made if it is not given.", "header", _NAME
 )
 _AFTER = _parameter("after", "Wait until the read model has reached this position.", "query", _POSITION)
 _LIMIT = _parameter("limit", "At most so many.", "query", {"type": "integer", "minimum": 1, "maximum": 1000})

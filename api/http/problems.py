@@ -60,7 +60,7 @@ CODES: dict[str, tuple[int, str]] = {
     "too_busy": (503, "Too many reads of the past are under way.  Try again."),
     "not_reached": (504, "The read model has not reached the position yet; it goes on."),
 }
-"""Every code that the door gives by itself, with its status.  Rejected commands (409) have the codes of their command."""
+"""Every code that the door gives by itself, with its status.  Rejected commands (409) have their command's codes."""
 
 
 def problem(code: str, detail: str | None = None, headers: Mapping[str, str] | None = None) -> Problem:

@@ -112,9 +112,7 @@ class Reads:
                 lambda: queries.page(self.models, projection, where=where, after_key=after_key, limit=limit)
             )
         return await self._fold(
-            lambda: queries.page_as_of(
-                self.store, projection, moment, where=where, after_key=after_key, limit=limit
-            )
+            lambda: queries.page_as_of(self.store, projection, moment, where=where, after_key=after_key, limit=limit)
         )
 
     def _row_route(self, projection: Projection) -> Callable[[Request], Awaitable[Response]]:
@@ -188,7 +186,7 @@ class Reads:
         return answer(msgspec.json.encode(body), position)
 
     def _history(self, holder: Holder, name: str, moment: Moment) -> tuple[list[Entry], Story, int]:
-        position = _checked(lambda: queries.position_of(self.store, moment))
+        position = queries.position_of(self.store, moment)
         entries, story = asof.history(self.store, name, moment)
         whole = story if moment.is_now else asof.history(self.store, name, Moment())[1]
         if not entries or not access.may_read_stream(holder.role, holder.actor, whole):
@@ -212,7 +210,7 @@ class Reads:
         return answer(msgspec.json.encode(found), found["position"])
 
     def _digests(self, at: int | None) -> dict[str, Any]:
-        _checked(lambda: queries.position_of(self.store, Moment(at)))
+        queries.position_of(self.store, Moment(at))
         return audit.digests(self.store, self.projector, at)
 
     # --- threads ------------------------------------------------------------------------------------------------------
@@ -328,4 +326,4 @@ def _next(request: Request, page: queries.Page) -> dict[str, str]:
 def link_to(request: Request, changes: Mapping[str, str], leave_out: Sequence[str] = ()) -> dict[str, str]:
     """A link to the next page: the same request with other parameters."""
     left = {k: v for k, v in request.query_params.items() if k not in leave_out}
-    return {"Link": f'<{request.url.path}?{urlencode(left | changes)}>; rel="next"'}
+    return {"Link": f'<{request.url.path}?{urlencode({**left, **changes})}>; rel="next"'}

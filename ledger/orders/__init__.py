@@ -74,7 +74,7 @@ def react(s: OrderState, event: Recorded, rules: Rulebook) -> Decisions:
             for shipment_id in d.shipment_ids:
                 yield from goods.follow_scans(s, s.shipments[shipment_id], rules)
             yield from promises.keep(s)
-            yield from refunds.meet_late_units(s, event.occurred_at, rules)
+            yield from refunds.meet_late_units(s, rules)
         case e.PaymentCaptured():
             yield from promises.void_paid_late(s)
         case e.UnitsCancelled():
@@ -107,7 +107,7 @@ def _follow_scan(s: OrderState, d: e.CarrierScanRecorded, rules: Rulebook) -> De
     if (shipment.dispatched_at, shipment.arrived_at, shipment.delivered_at) != before:
         yield from promises.keep(s)
         yield from promises.contradict(s, d.scan_id)
-        yield from refunds.meet_late_units(s, shipment.delivered_at or shipment.scans[d.scan_id].occurred_at, rules)
+        yield from refunds.meet_late_units(s, rules)
 
 
 def due(s: OrderState, deadline: Deadline, rules: Rulebook) -> Decisions:

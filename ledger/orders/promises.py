@@ -231,7 +231,7 @@ def breach(s: OrderState, promise: PromiseState, late: tuple[e.Units, ...], rule
         whole = any(s.lines[x].is_indivisible for x in promise.line_ids)
         yield from refunds.supersede(s, None if whole else late)
         wanted = refunds.all_free_units(s) if whole else refunds.free_part(s, late)
-        yield from refunds.refund_breach(s, promise.promise_id, wanted, promise.due_at, rules)
+        yield from refunds.refund_breach(s, promise.promise_id, wanted, rules)
 
 
 def _damages_fen(s: OrderState, late: tuple[e.Units, ...], rules: Rulebook) -> int:

@@ -365,7 +365,7 @@ def cancel_units(s: OrderState, d: e.UnitsCancelled, rules: Rulebook) -> Decisio
         yield from approve(s, d.refund_id, "rule", rules)
 
 
-def refund_breach(s: OrderState, refund_id: str, wanted: list[e.Units], due_at: datetime, rules: Rulebook) -> Decisions:
+def refund_breach(s: OrderState, refund_id: str, wanted: list[e.Units], rules: Rulebook) -> Decisions:
     """An arrival promise was broken: the refund needs no request and no approval."""
     if not wanted:
         return
@@ -373,7 +373,7 @@ def refund_breach(s: OrderState, refund_id: str, wanted: list[e.Units], due_at: 
     freight_fen = _freight(s, lines, "not_arrived", rules)
     yield _reserved(s, refund_id, "breach", "not_arrived", lines, freight_fen, 0, None)
     yield from approve(s, refund_id, "rule", rules)
-    yield from meet_late_units(s, due_at, rules)
+    yield from meet_late_units(s, rules)
 
 
 def supersede(s: OrderState, late: Iterable[e.Units] | None) -> Decisions:
@@ -480,7 +480,7 @@ def _cancelled(
 # --- React: goods that come although their money went back ----------------------------------------------------------
 
 
-def meet_late_units(s: OrderState, not_before: datetime, rules: Rulebook) -> Decisions:
+def meet_late_units(s: OrderState, rules: Rulebook) -> Decisions:
     """Units at the buyer beyond those that are free or claimed as delivered were refunded as not arrived: the buyer
     returns them or pays again.  It holds from their delivery, or from the breach if they were there before it."""
     surplus = {x: _delivered_unclaimed(s, x) - line.free_units for x, line in s.lines.items()}
@@ -491,13 +491,14 @@ def meet_late_units(s: OrderState, not_before: datetime, rules: Rulebook) -> Dec
         for x in s.shipments.values()
         if x.delivered_at and any(surplus[part.line_id] > 0 for part in x.lines)
     ]
-    at = max([*came_at, not_before])
     for claim in sorted(s.claims.values(), key=_cancelled_last):
         if claim.undone_by or claim.state not in REFUNDED:
             continue
         lines = tuple(_late_part(claim, x, surplus) for x in claim.lines)
         lines = tuple(x for x in lines if x.units)
         if lines:
+            promise = s.promises.get(claim.claim_id)
+            at = max([*came_at, promise.due_at] if promise else came_at)
             goods_fen = sum(x.goods_fen for x in lines)
             came_fen = goods_fen + sum(x.goods_fen for x in claim.late.values())
             freight_fen = 0

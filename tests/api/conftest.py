@@ -1,11 +1,19 @@
-"""A running door, shared by the tests of one module."""
+"""Quiet logs, and a running door, shared by the tests of one module."""
 
+import io
 from collections.abc import Iterator
 
 import pytest
 
+from api import logs
 from tests.api.service import NUMBERS, Service, serving
 from tests.postgres import drop_database, fresh_database
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> None:
+    """Nothing is logged to a stream that pytest may close while a server's thread writes to it."""
+    logs.configure("warning", is_json=True, stream=io.StringIO())
 
 
 @pytest.fixture(scope="module")

@@ -63,11 +63,16 @@ def test_another_body_under_the_same_key_is_refused(service: Service) -> None:
 def test_a_rejected_command_leaves_its_key_free(service: Service) -> None:
     order = service.order("m-1", "b-1")
     payment = {"order_id": order["order_id"], "amount_fen": 31_000, "payment_ref": "p"}
-    assert_problem(
-        service.send("CapturePayment", "payment", idempotency_key="early", **payment), 409, "unknown_stream"
-    )
+    assert_problem(service.send("CapturePayment", "payment", idempotency_key="early", **payment), 409, "unknown_stream")
     service.accepted("PlaceOrder", "buyer", "b-1", **order)
     service.accepted("CapturePayment", "payment", idempotency_key="early", **payment)
+
+
+def test_an_order_that_was_placed_is_not_placed_again_under_another_key(service: Service) -> None:
+    order = service.order("m-1", "b-1")
+    service.accepted("PlaceOrder", "buyer", "b-1", idempotency_key="placed-once", **order)
+    service.accepted("PlaceOrder", "buyer", "b-1", idempotency_key="placed-once", **order)
+    assert_problem(service.send("PlaceOrder", "buyer", "b-1", **order), 409, "wrong_state")
 
 
 def test_a_rejected_command_is_409_with_its_code(service: Service) -> None:
@@ -87,7 +92,7 @@ def test_an_instant_is_kept_in_utc_whatever_its_zone(service: Service) -> None:
     assert event.occurred_at.isoformat() == "2015-07-01T03:30:00+00:00"
 
 
-# --- keys and headers ---------------------------------------------------------------------------------------------------
+# --- keys and headers -------------------------------------------------------------------------------------------------
 
 
 def test_a_command_without_an_idempotency_key_is_refused(service: Service) -> None:
@@ -137,7 +142,7 @@ def test_the_key_may_come_as_x_api_key(service: Service) -> None:
     assert service.client.get("/v1/order_status", headers=headers).status_code == 200
 
 
-# --- four eyes ----------------------------------------------------------------------------------------------------------
+# --- four eyes --------------------------------------------------------------------------------------------------------
 
 
 def test_a_command_that_needs_four_eyes_is_rejected_without_the_second_pair(service: Service) -> None:
@@ -172,7 +177,7 @@ def test_approved_by_cannot_be_sent_in_the_body(service: Service) -> None:
     assert_problem(answer, 422, "invalid_body")
 
 
-# --- what is no command -------------------------------------------------------------------------------------------------
+# --- what is no command -----------------------------------------------------------------------------------------------
 
 RATING = {"order_id": "o", "rating_id": "r", "service": 5}
 BAD_BODIES: list[tuple[str, bytes, int]] = [
@@ -289,7 +294,7 @@ def test_an_unknown_command_is_404_and_another_method_405(service: Service) -> N
     assert answer.headers["Allow"] == "POST"
 
 
-# --- many at once -------------------------------------------------------------------------------------------------------
+# --- many at once -----------------------------------------------------------------------------------------------------
 
 
 def test_a_batch_is_answered_line_by_line_each_judged_on_its_own(service: Service) -> None:
@@ -357,7 +362,7 @@ def test_a_batch_over_its_limit_is_refused(service: Service) -> None:
     assert_problem(post_batch(service, "integrator", b"\n" * (16 * 2**20 + 1)), 413, "body_too_large")
 
 
-# --- words --------------------------------------------------------------------------------------------------------------
+# --- words ------------------------------------------------------------------------------------------------------------
 
 
 def budget(year: int) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
-from ledger.store import Conflict, Store, Unwritable
+from ledger.store import Appended, Conflict, KeyReused, Store, Unwritable
+from migrations import migrate
 from tests.store.bank import NOON, WIRE, AccountOpened, FeeCharged, accepted, append, deposits, positions, refused
 from tests.store.conftest import InThreads
 
@@ -137,6 +138,29 @@ def test_threads_append_to_one_store_without_conflict_or_gap(store: Store, in_th
     in_threads(deposit_often, 8)
 
     assert [event.position for event in store.read(0, 1000)] == list(range(1, 201))
+
+
+def test_thousands_at_once_are_written_as_one_by_one(database: str) -> None:
+    """Many rows go to PostgreSQL by another way than a few; what comes to lie there must be the same."""
+    commands = [append(f"a-{n % 400}", 2 * (n // 400), *deposits(n, n), key=f"key-{n}") for n in range(1200)]
+    commands[700] = append("stale", 7, *deposits(1), key="key-700")
+    commands[900] = append("a-100", 4, *deposits(5), key="key-500", body="another")
+    commands[1100] = append("nothing", 0, key="key-1100")
+    commands[1199] = commands[3]
+    for schema in ("together", "apart"):
+        migrate(database, schema)
+
+    with Store.open(database, "together", wire=WIRE, now=lambda: NOON) as store:
+        together = store.append(*commands)
+        together_entries = store.entries(0, 10_000)
+        assert [check for check in store.verify_log() if check.differences] == []
+    with Store.open(database, "apart", wire=WIRE, now=lambda: NOON) as store:
+        apart = [store.append(command)[0] for command in commands]
+        apart_entries = store.entries(0, 10_000)
+
+    assert [str(answer) for answer in together] == [str(answer) for answer in apart]
+    assert [type(together[number]) for number in (700, 900, 1100, 1199)] == [Conflict, KeyReused, Appended, Appended]
+    assert together_entries == apart_entries
 
 
 class Clock:

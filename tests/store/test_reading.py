@@ -1,14 +1,18 @@
 """Reading: by stream, by position, in bulk, and as it was known at some time."""
 
 import asyncio
+import time
 from datetime import timedelta
+from typing import Any
 
+import msgspec
 import psycopg
 import pytest
 
-from ledger.events import Recorded
+from ledger.events import Recorded, Wire
 from ledger.store import Store
 from tests.store.bank import NOON, WIRE, AccountOpened, MoneyDeposited, append, cut_connections, deposits
+from tests.store.conftest import InThreads
 
 
 @pytest.fixture
@@ -76,6 +80,15 @@ def test_the_parts_of_a_scan_hold_whole_streams_and_together_everything(filled: 
     assert all([event.position for event in part] == sorted(event.position for event in part) for part in parts)
 
 
+def test_the_last_versions_of_all_streams_are_known_at_a_position(filled: Store) -> None:
+    assert filled.versions() == {f"account-{n}": 3 for n in range(50)}
+    assert filled.versions(upto=60) == {f"account-{n}": 2 if n < 10 else 1 for n in range(50)}
+    parts = [filled.versions(partition=(part, 3)) for part in range(3)]
+    assert parts[0] | parts[1] | parts[2] == filled.versions()
+    assert sum(map(len, parts)) == 50
+    assert filled.versions(upto=0) == {}
+
+
 def test_a_scan_of_an_empty_log_is_empty(store: Store) -> None:
     assert list(store.scan()) == []
 
@@ -116,7 +129,38 @@ def test_history_stops_before_an_instant_on_either_clock_or_at_a_position(ledger
         assert [e.version for e in store.history("a", occurred_before=NOON)] == [2, 3]
 
 
-def test_reading_survives_broken_connections(filled: Store, owner: psycopg.Connection) -> None:
+def test_what_cannot_be_a_name_is_not_found_and_harms_no_other(filled: Store) -> None:
+    bad = ["", "account-\0", "account-\ud800", "x" * 501]
+
+    async def main() -> list[Any]:
+        loads = [filled.load([stream]) for stream in (*bad, "account-7")]
+        return [*await asyncio.gather(*loads), await filled.find_async(bad)]
+
+    *loaded, found = asyncio.run(main())
+
+    assert [len(events) for streams in loaded for events in streams.values()] == [0, 0, 0, 0, 3]
+    assert found == {}
+    assert [filled.read_stream(stream) + filled.history(stream) for stream in bad] == [[]] * 4
+
+
+def test_a_stream_that_cannot_be_read_harms_none_that_can(ledger: str) -> None:
+    with Store.open(ledger, wire=WIRE) as store:
+        store.append(append("a", 0, AccountOpened(owner="Ada")), append("b", 0, *deposits(1)))
+
+    async def main(store: Store) -> list[Any]:
+        return list(await asyncio.gather(store.load(["a"]), store.load(["b"]), return_exceptions=True))
+
+    with Store.open(ledger, wire=Wire([MoneyDeposited])) as store:
+        unreadable, readable = asyncio.run(main(store))
+
+    assert isinstance(unreadable, msgspec.ValidationError)
+    assert len(readable["b"]) == 1
+
+
+def test_reading_survives_broken_connections(filled: Store, owner: psycopg.Connection, in_threads: InThreads) -> None:
     for _ in range(3):
+        in_threads(lambda _: filled.head(), 8)
         cut_connections(owner)
+        began = time.monotonic()
         assert filled.head().position == 150
+        assert time.monotonic() - began < 1

@@ -1,0 +1,129 @@
+"""What benchmarks stand on: a database of their own, and figures told as ratios.
+
+A ratio is taken between two rates that were measured one right after the other, and what is printed is the median of
+several such pairs: so whatever else the machine does weighs on both alike.
+"""
+
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import msgspec
+import psycopg
+from psycopg import sql
+
+from api.settings import Settings
+from api.wiring import database_url
+from migrations import migrate
+
+DATABASE = "guarantee_benchmark"
+
+
+@contextmanager
+def database() -> Iterator[str]:
+    """The URL of an empty database beside the ledger's, on the same server; it is dropped afterwards."""
+    server, name = database_url(Settings()), sql.Identifier(DATABASE)
+    drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name)
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(drop)
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
+        try:
+            yield urlsplit(server)._replace(path=f"/{DATABASE}").geturl()
+        finally:
+            connection.execute(drop)
+
+
+@contextmanager
+def ledger_schema(url: str, name: str) -> Iterator[str]:
+    """The name of an empty ledger's schema; it is dropped afterwards, with the role that writes to it."""
+    migrate(url, name)
+    try:
+        yield name
+    finally:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(name)))
+            connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(f"{name}_writer")))
+
+
+def machine(url: str) -> str:
+    """What the figures were measured on."""
+    with psycopg.connect(url) as connection:
+        settings = {name: connection.execute(f"SHOW {name}").fetchone() for name in ("server_version", "fsync")}
+    version, fsync = (found[0] if found else "?" for found in settings.values())
+    return (
+        f"{os.cpu_count()} cores, PostgreSQL {version.split()[0]}, fsync {fsync}, "
+        f"Python {platform.python_version()}, {platform.system()}"
+    )
+
+
+def note(text: str) -> None:
+    """What is being done, for whoever waits."""
+    print(text, file=sys.stderr, flush=True)
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+class Figure(msgspec.Struct):
+    """One thing that was measured several times, and what it was measured against each time."""
+
+    name: str
+    values: Sequence[float]
+    unit: str = "/s"
+    against: Sequence[float] | None = None
+    """The values of another figure, from the same rounds."""
+    is_time: bool = False
+    """Less is better, so that the ratio is taken the other way round."""
+    target: str = ""
+
+    def ratios(self) -> list[float]:
+        """How many times better than the other one, round by round."""
+        pairs = zip(self.values, self.against or (), strict=self.against is not None)
+        return [other / value if self.is_time else value / other for value, other in pairs]
+
+    def cells(self) -> tuple[str, ...]:
+        """The row of the table."""
+        ratios = self.ratios()
+        return (
+            self.name,
+            f"{number(statistics.median(self.values))} {self.unit}",
+            _range(self.values),
+            f"{number(statistics.median(ratios))} ×" if ratios else "",
+            _range(ratios) if ratios else "",
+            self.target,
+        )
+
+
+def show(title: str, url: str, figures: Sequence[Figure], notes: Sequence[str] = ()) -> None:
+    """Prints a table of figures."""
+    head = ("", "median", "min to max", "ratio", "min to max", "target")
+    rows = [head, *(figure.cells() for figure in figures)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    print(f"\n{title}\n{machine(url)}\n")
+    for row in rows:
+        name, *others = (cell.ljust(w) if not at else cell.rjust(w) for at, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        print("  ".join([name, *others]).rstrip())
+    for text in notes:
+        print(text)
+    print(flush=True)
+
+
+def number(value: float) -> str:
+    """Three digits at least, and no more than mean anything."""
+    if value >= 1_000:
+        return f"{value:,.0f}"
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _range(values: Sequence[float]) -> str:
+    return f"{number(min(values))} to {number(max(values))}"
+
+
+def percentile(values: Sequence[float], percent: int) -> float:
+    """The value that so many percent of the values do not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
