@@ -97,7 +97,7 @@ class Desk:
                 try:
                     return await self._attempt(entry, stream, request)
                 except Conflict:
-                    entry.story = None
+                    entry.story = await self._loaded(stream)
                 except BaseException:
                     entry.story = None
                     raise
@@ -112,7 +112,7 @@ class Desk:
                 try:
                     return await self._fire(entry, stream, now)
                 except Conflict:
-                    entry.story = None
+                    entry.story = await self._loaded(stream)
                 except BaseException:
                     entry.story = None
                     raise

@@ -77,7 +77,7 @@ _BROKEN = {
 
 
 def check(connection: Connection, writer_role: str) -> list[Check]:
-    """Every check, on one snapshot of the log; takes about 10 seconds for a million events."""
+    """Every check, on one snapshot of the log; takes 10 to 30 seconds for a million events."""
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         # Whole tables are read here, and not by index.

@@ -34,7 +34,7 @@ from ledger.decider import (
     fold,
     handle,
     next_deadline,
-)  # fmt: skip
+)
 from ledger.events import Event, Fact, NewEvent, Recorded
 from ledger.orders import events as e
 from ledger.orders import goods, placing, promises, refunds

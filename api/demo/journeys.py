@@ -102,7 +102,8 @@ def _with_noise(plan: Plan, parcel: int, scans: list[Scan]) -> Iterator[Scan]:
     noise = plan.noise
     for scan in scans:
         if scan is first and noise == "handed_late":
-            yield msgspec.structs.replace(scan, received_at=scans[1].at + 7 * HOUR)
+            yield msgspec.structs.replace(scan, received_at=scan.at + 7 * HOUR)
+            yield Scan(f"{parcel}-transit-0", "transit", scan.at + 2 * HOUR, scan.at + 2 * HOUR)
         elif scan is last and noise == "date_only":
             day = start_of(business_date(scan.at))
             yield msgspec.structs.replace(scan, at=day, precision="date", received_at=day + 21 * HOUR)

@@ -80,4 +80,4 @@ def write_missing() -> list[str]:
 
 
 if __name__ == "__main__":
-    print("written:", ", ".join(write_missing()) or "nothing")  # noqa: T201 - it is a script
+    print("written:", ", ".join(write_missing()) or "nothing")  # noqa: T201

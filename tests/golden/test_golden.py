@@ -19,7 +19,9 @@ def test_what_was_written_is_read_and_written_again_in_the_same_bytes(line: byte
 
 def test_every_event_has_a_golden_line() -> None:
     assert [name_of(line) for line in lines()] == list(dict.fromkeys(name_of(line) for line in lines()))
-    assert {name_of(line) for line in lines()} == set(WIRE.classes), "python -m tests.golden.samples appends what is missing"
+    assert {name_of(line) for line in lines()} == set(WIRE.classes), (
+        "python -m tests.golden.samples appends what is missing"
+    )
 
 
 @pytest.mark.parametrize("line", lines(), ids=name_of)
@@ -56,4 +58,5 @@ def test_recorded_events_are_read_line_by_line_with_their_metadata() -> None:
     recorded = WIRE.decode_lines(text)
     assert [x.data for x in recorded] == SAMPLES
     assert recorded[0].event_id == "order-o-1@1"
-    assert (recorded[0].occurred_at < recorded[0].received_at) and (recorded[0].received_at < recorded[0].recorded_at)
+    first = recorded[0]
+    assert first.occurred_at < first.received_at < first.recorded_at

@@ -74,9 +74,7 @@ def check_targets(s: OrderState) -> None:
         by_cainiao = s.units(line.line_id, lambda x: x.dispatched_at and x.is_cainiao)
         cainiao_fen += half_even(line.kept_fen * by_cainiao, dispatched) if dispatched else 0
     assert s.terms is not None
-    assert s.rebate_fen == half_even(
-        s.commission_fen * s.terms.rebate_share_bp * cainiao_fen, BP * s.kept_fen
-    )
+    assert s.rebate_fen == half_even(s.commission_fen * s.terms.rebate_share_bp * cainiao_fen, BP * s.kept_fen)
 
 
 def check_accounts(world: World) -> None:
@@ -101,7 +99,9 @@ def check_accounts(world: World) -> None:
         assert -refunds_fen == sum(c.escrow_fen + c.commission_fen + c.drawn_fen + c.advanced_fen for c in unpaid)
         for claim in unpaid:
             if claim.state in ("funded", "instructed", "payout_failed"):
-                assert claim.escrow_fen + claim.commission_fen + claim.drawn_fen + claim.advanced_fen == claim.refund_fen
+                assert (
+                    claim.escrow_fen + claim.commission_fen + claim.drawn_fen + claim.advanced_fen == claim.refund_fen
+                )
 
 
 def _under(of: Counter[str], group: str) -> int:

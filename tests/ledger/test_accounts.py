@@ -9,9 +9,25 @@ from ledger.orders import events as e
 from ledger.streams import WIRE
 from tests.golden.samples import SAMPLES
 from tests.spec import (
-    active_merchant, agree, confirm, cover, cover_refund, deposit, given, instructed_and_paid, july, overturn, paid, parcel, placed, recover,
-    request, scan, tick, write_off,
-)  # fmt: skip
+    active_merchant,
+    agree,
+    confirm,
+    cover,
+    cover_refund,
+    deposit,
+    given,
+    instructed_and_paid,
+    july,
+    overturn,
+    paid,
+    parcel,
+    placed,
+    recover,
+    request,
+    scan,
+    tick,
+    write_off,
+)
 
 MOVES_MONEY = {
     "PaymentCaptured", "StrayPaymentRecorded", "StrayPaymentReturned", "EscrowReleased", "CommissionCharged",
@@ -55,7 +71,9 @@ def test_nothing_is_posted_of_an_amount_of_zero() -> None:
 
 
 def test_a_refund_is_paid_from_the_cash_it_came_from() -> None:
-    story = given(placed(), paid(), parcel(), scan("handed", july(3)), confirm(at=july(5)), request(at=july(7)), agree(july(7)))
+    story = given(
+        placed(), paid(), parcel(), scan("handed", july(3)), confirm(at=july(5)), request(at=july(7)), agree(july(7))
+    )
     story.given(cover(300, july(8), advanced_fen=59), instructed_and_paid(july(9)))
     assert postings(story.last(e.RefundPaid)) == [
         Posting("liabilities:refund:deposit", 300), Posting("assets:cash:deposit", -300),
@@ -64,7 +82,9 @@ def test_a_refund_is_paid_from_the_cash_it_came_from() -> None:
 
 
 def test_a_recovery_leaves_the_buyer_owing_until_it_is_paid_or_written_off() -> None:
-    story = given(placed(), paid(), parcel(), tick(july(16)), instructed_and_paid(july(16), "arrive"), overturn(july(17)))
+    story = given(
+        placed(), paid(), parcel(), tick(july(16)), instructed_and_paid(july(16), "arrive"), overturn(july(17))
+    )
     assert story.balances()[accounts.BUYER] == 1101
     story.given(recover(1000, july(18)), write_off(101, july(19)))
     balances = story.balances()
@@ -91,8 +111,8 @@ def test_an_entry_that_does_not_balance_is_a_defect() -> None:
     story = given(placed(), paid(), parcel(), tick(july(16)))
     wrong = e.RefundCancelled(
         **{name: getattr(story.last(e.RefundApproved), name) for name in ("order_id", "merchant_id", "placed_on")},
-        refund_id="arrive", cause="promise_waived", refund_fen=5, was_escrow_fen=5, was_deposit_fen=0, was_platform_fen=0,
-        to_escrow_fen=4, to_cover_fen=0, to_programme_fen=0, to_agency_fen=0, to_carrier_fen=0,
+        refund_id="arrive", cause="promise_waived", refund_fen=5, was_escrow_fen=5, was_deposit_fen=0,
+        was_platform_fen=0, to_escrow_fen=4, to_cover_fen=0, to_programme_fen=0, to_agency_fen=0, to_carrier_fen=0,
     )  # fmt: skip
     with pytest.raises(Unbalanced):
         postings(wrong)

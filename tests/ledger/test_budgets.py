@@ -4,9 +4,17 @@ from hypothesis import given as for_all
 from hypothesis import strategies as st
 
 from ledger.budgets import (
-    AuthoriseBudget, BudgetAuthorised, BudgetSpent, BudgetToppedUp, RequestSpend, ReturnSpend, SpendQueued,
-    SpendRequested, SpendReturned, TopUpBudget,
-)  # fmt: skip
+    AuthoriseBudget,
+    BudgetAuthorised,
+    BudgetSpent,
+    BudgetToppedUp,
+    RequestSpend,
+    ReturnSpend,
+    SpendQueued,
+    SpendRequested,
+    SpendReturned,
+    TopUpBudget,
+)
 from tests.spec import RULES, Ask, Scenario, ask, event, given, july, when
 
 
@@ -15,7 +23,9 @@ def authorise(authorised_fen: int = 1000) -> Ask:
 
 
 def top_up(amount_fen: int) -> Ask:
-    return ask(TopUpBudget(budget="logistics", year=2015, amount_fen=amount_fen, reason="a good year", occurred_at=july(3)))
+    return ask(
+        TopUpBudget(budget="logistics", year=2015, amount_fen=amount_fen, reason="a good year", occurred_at=july(3))
+    )
 
 
 def spend(amount_fen: int, spend_id: str = "s-1") -> Ask:

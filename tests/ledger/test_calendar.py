@@ -33,8 +33,9 @@ def test_a_month_is_that_of_the_business_day() -> None:
     assert business_month(datetime(2015, 7, 31, 16, tzinfo=UTC)) == "2015-08"
 
 
-@given(st.datetimes(datetime(1985, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)))
-def test_the_short_way_gives_what_the_zone_gives(instant: datetime) -> None:
+@given(st.integers(0, 115 * 366 * 24 * 60))
+def test_the_short_way_gives_what_the_zone_gives(minutes: int) -> None:
+    instant = datetime(1985, 1, 1, tzinfo=UTC) + timedelta(minutes=minutes)
     assert business_date(instant) == instant.astimezone(ZONE).date()
 
 
@@ -69,5 +70,5 @@ def test_text_without_a_zone_is_shanghais(text: str, instant: datetime) -> None:
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2018-13-01"])
 def test_what_is_no_instant_is_an_error(text: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - Python words it differently from version to version
+    with pytest.raises(ValueError):  # noqa: PT011 - it is worded differently from version to version
         parse(text)

@@ -8,13 +8,35 @@ import msgspec
 import pytest
 
 from ledger import orders
-from ledger.decider import Asked, Decider, Decisions, Deadline, Outcome, Story, fire, fold, handle
+from ledger.decider import Asked, Deadline, Decider, Decisions, Outcome, Story, fire, fold, handle
 from ledger.events import Recorded
 from ledger.orders import events as e
 from tests.spec import (
-    DUE, HOUR, ORDER, RULES, SECOND, Ask, Scenario, Step, World, active_merchant, agree, event, flat, given, july, overturn,
-    paid, parcel, placed, request, rules_with, scan, tick, when,
-)  # fmt: skip
+    DUE,
+    HOUR,
+    ORDER,
+    RULES,
+    SECOND,
+    Ask,
+    Scenario,
+    Step,
+    World,
+    active_merchant,
+    agree,
+    event,
+    flat,
+    given,
+    july,
+    overturn,
+    paid,
+    parcel,
+    placed,
+    request,
+    rules_with,
+    scan,
+    tick,
+    when,
+)
 
 FIRES = july(16)
 """A day of grace after 14 July: what comes late within it still counts."""
@@ -39,9 +61,7 @@ def test_what_has_fallen_due_is_decided_before_the_command() -> None:
 
 def test_deadlines_come_in_the_order_of_their_instants() -> None:
     story = given(placed(), paid(), parcel(), scan("delivered", july(9)), request(at=july(17)))
-    story.tick(july(60)).then(
-        ..., e.RefundAgreedBySilence, ..., e.ReceiptPresumed, ...
-    )
+    story.tick(july(60)).then(..., e.RefundAgreedBySilence, ..., e.ReceiptPresumed, ...)
     fired = [x.received_at for x in story.outcome.events]
     assert fired == sorted(fired)
 
@@ -261,5 +281,5 @@ def test_the_clock_of_a_world_fires_every_stream_in_the_order_of_instants() -> N
 
 def test_a_builder_says_what_it_means() -> None:
     story = when(placed()).then(event(e.OrderPlaced, order_id=ORDER, total_fen=1101, occurred_at=july(1, 10)))
-    assert (HOUR, SECOND) == (3600 * SECOND, timedelta(seconds=1))
+    assert (3600 * SECOND, timedelta(seconds=1)) == (HOUR, SECOND)
     assert story.deadlines() == {("payment", ORDER): july(4, 10)}

@@ -6,10 +6,35 @@ import pytest
 
 from ledger import merchants as m
 from tests.spec import (
-    RULES, SECOND, Ask, Scenario, Step, active_merchant, admitted_merchant, applied, approved_merchant, cover_refund,
-    deposit, event, fee, given, guarantees, july, july_day, lift, pay_receivable, raise_cap, review_failed, review_passed,
-    review_started, rules_with, suspend, tick, trustpass, when,
-)  # fmt: skip
+    RULES,
+    SECOND,
+    Ask,
+    Scenario,
+    Step,
+    active_merchant,
+    admitted_merchant,
+    applied,
+    approved_merchant,
+    cover_refund,
+    deposit,
+    event,
+    fee,
+    given,
+    guarantees,
+    july,
+    july_day,
+    lift,
+    pay_receivable,
+    raise_cap,
+    review_failed,
+    review_passed,
+    review_started,
+    rules_with,
+    suspend,
+    tick,
+    trustpass,
+    when,
+)
 
 
 def approved(*more: Step) -> Scenario:
@@ -107,7 +132,9 @@ def test_whose_goods_were_often_not_as_described_does_not_pass() -> None:
 
 
 def test_what_is_not_proved_is_said_before_what_is_not_met() -> None:
-    given(trustpass(), applied(), review_started()).when(review_passed("licence", on_time_bp=0)).rejected("check_missing")
+    given(trustpass(), applied(), review_started()).when(review_passed("licence", on_time_bp=0)).rejected(
+        "check_missing"
+    )
 
 
 def test_who_fails_may_apply_again_after_ninety_days() -> None:
@@ -173,7 +200,9 @@ def test_a_deposit_below_the_requirement_is_not_enough() -> None:
 def test_a_fee_is_the_categorys_and_its_periods_do_not_overlap() -> None:
     approved().when(fee(fee_fen=1)).rejected("wrong_amount")
     approved().when(fee(to_on=date(2015, 6, 30))).rejected("dates_out_of_order")
-    approved(fee()).when(fee(from_on=date(2016, 6, 30), to_on=date(2017, 6, 30), ref="fee-2")).rejected("period_overlaps")
+    approved(fee()).when(fee(from_on=date(2016, 6, 30), to_on=date(2017, 6, 30), ref="fee-2")).rejected(
+        "period_overlaps"
+    )
     approved(fee()).when(fee(from_on=date(2016, 7, 1), to_on=date(2017, 6, 30), ref="fee-2")).then(m.AnnualFeePaid)
     approved().when(fee(fee_fen=1, to_on=date(2015, 6, 30))).rejected("dates_out_of_order")
     given(trustpass(), applied()).when(fee()).rejected("wrong_state")
@@ -206,7 +235,9 @@ def test_an_officer_suspends_and_lifts() -> None:
     story = active().when(suspend(july(5)))
     story.then(event(m.SuspensionOrdered, reason="under review"), event(m.MerchantSuspended, cause="ordered"))
     assert not story.state.is_active
-    story.when(lift(july(6))).then(m.SuspensionCancelled, event(m.SuspensionLifted, cause="ordered", is_active_again=True))
+    story.when(lift(july(6))).then(
+        m.SuspensionCancelled, event(m.SuspensionLifted, cause="ordered", is_active_again=True)
+    )
     assert story.state.is_active
 
 
@@ -228,7 +259,9 @@ def test_a_trustpass_that_ends_suspends_until_it_is_renewed() -> None:
 
 
 def test_a_trustpass_renewed_in_time_suspends_nobody() -> None:
-    story = given(trustpass(july_day(10)), admitted_merchant()[1:], tick(july(1)), trustpass(july_day(400), "tp-2", at=july(5)))
+    story = given(
+        trustpass(july_day(10)), admitted_merchant()[1:], tick(july(1)), trustpass(july_day(400), "tp-2", at=july(5))
+    )
     story.tick(july(12)).then_nothing()
 
 
@@ -252,4 +285,3 @@ def test_who_is_suspended_for_two_causes_is_active_when_both_have_ended() -> Non
 
 def test_a_suspended_merchant_may_pay() -> None:
     active(suspend(july(5))).when(deposit(1, "dep-2", at=july(6))).then(m.DepositPaid)
-

@@ -6,9 +6,24 @@ from hypothesis import strategies as st
 
 from ledger import merchants as m
 from tests.spec import (
-    ORDER, SECOND, Scenario, Step, active_merchant, cover_refund, deposit, event, given, guarantees, july, lift, pay_receivable,
-    raise_cap, reverse_cover, rules_with, suspend, tick,
-)  # fmt: skip
+    ORDER,
+    SECOND,
+    Scenario,
+    Step,
+    active_merchant,
+    cover_refund,
+    deposit,
+    event,
+    given,
+    guarantees,
+    july,
+    lift,
+    pay_receivable,
+    raise_cap,
+    reverse_cover,
+    rules_with,
+    suspend,
+)
 
 DEPOSIT, CAP = 3_000_000, 10_000_000
 
@@ -25,24 +40,32 @@ def money(story: Scenario) -> tuple[int, int]:
 
 
 def test_a_refund_is_drawn_from_the_free_deposit() -> None:
-    story = active().when(cover_refund(1000, july(5))).then(
-        event(m.RefundCoverRequested, refund_id="r1", order_id=ORDER, requested_fen=1000),
-        event(m.RefundCovered, attempt=1, drawn_fen=1000, advanced_fen=0, short_fen=0),
-        event(m.TopUpDemanded, top_up_fen=1000, due_at=july(12)),
+    story = (
+        active()
+        .when(cover_refund(1000, july(5)))
+        .then(
+            event(m.RefundCoverRequested, refund_id="r1", order_id=ORDER, requested_fen=1000),
+            event(m.RefundCovered, attempt=1, drawn_fen=1000, advanced_fen=0, short_fen=0),
+            event(m.TopUpDemanded, top_up_fen=1000, due_at=july(12)),
+        )
     )
     assert money(story) == (DEPOSIT - 1000, 0)
 
 
 def test_what_the_deposit_does_not_hold_the_platform_advances() -> None:
     story = active().when(cover_refund(DEPOSIT + 7, july(5)))
-    story.then(m.RefundCoverRequested, event(m.RefundCovered, drawn_fen=DEPOSIT, advanced_fen=7, short_fen=0), m.TopUpDemanded)
+    story.then(
+        m.RefundCoverRequested, event(m.RefundCovered, drawn_fen=DEPOSIT, advanced_fen=7, short_fen=0), m.TopUpDemanded
+    )
     assert money(story) == (0, 7)
 
 
 def test_what_is_beyond_the_cap_is_short() -> None:
     story = active().when(cover_refund(DEPOSIT + CAP + 9, july(5)))
     story.then(
-        m.RefundCoverRequested, event(m.RefundCovered, drawn_fen=DEPOSIT, advanced_fen=CAP, short_fen=9), m.TopUpDemanded
+        m.RefundCoverRequested,
+        event(m.RefundCovered, drawn_fen=DEPOSIT, advanced_fen=CAP, short_fen=9),
+        m.TopUpDemanded,
     )
     assert money(story) == (0, CAP)
 
@@ -51,7 +74,9 @@ def test_a_refund_is_covered_once() -> None:
     story = active(cover_refund(1000, july(5)))
     story.when(cover_refund(1000, july(5))).then_nothing()
     story.when(cover_refund(1001, july(5))).rejected("id_reused")
-    story.when(cover_refund(1000, july(5), order_id="o-2")).then(m.RefundCoverRequested, event(m.RefundCovered, order_id="o-2"))
+    story.when(cover_refund(1000, july(5), order_id="o-2")).then(
+        m.RefundCoverRequested, event(m.RefundCovered, order_id="o-2")
+    )
 
 
 def test_only_a_policy_asks_for_cover() -> None:
@@ -100,9 +125,11 @@ def test_a_raised_cap_helps_at_once() -> None:
 def test_a_large_deposit_pays_everything_and_fills_up_the_rest() -> None:
     story = short().when(deposit(CAP + 14 + DEPOSIT, "dep-2", at=july(7)))
     story.then(
-        m.DepositPaid, event(m.ReceivableRecovered, amount_fen=CAP), event(m.RefundCovered, refund_id="r1", drawn_fen=9),
+        m.DepositPaid,
+        event(m.ReceivableRecovered, amount_fen=CAP),
+        event(m.RefundCovered, refund_id="r1", drawn_fen=9),
         event(m.RefundCovered, refund_id="r2", drawn_fen=5),
-    )  # fmt: skip
+    )
     assert money(story) == (DEPOSIT, 0)
 
 
@@ -145,7 +172,9 @@ def test_what_comes_back_helps_who_waits() -> None:
 
 def test_a_refund_that_was_undone_waits_no_more() -> None:
     story = short().when(reverse_cover(CAP, july(7)))
-    story.then(m.CoverReversalRequested, event(m.CoverReversed, receivable_fen=CAP), event(m.RefundCovered, refund_id="r2"))
+    story.then(
+        m.CoverReversalRequested, event(m.CoverReversed, receivable_fen=CAP), event(m.RefundCovered, refund_id="r2")
+    )
 
 
 def test_nothing_cannot_come_back() -> None:
@@ -192,10 +221,14 @@ def test_a_suspended_merchant_is_asked_to_refill_when_it_is_active_again() -> No
 @pytest.mark.parametrize(("deposit_fen", "demanded"), [(4_000_000, True), (2_000_000, False)])
 def test_a_new_requirement_is_demanded_and_a_lower_one_ends_the_demand(deposit_fen: int, demanded: bool) -> None:
     story = active(cover_refund(1000, july(5)))
-    categories = {"mens_apparel": {"deposit_fen": deposit_fen, "commission_bp": 250, "exchange_days": [15], "fee": "other_fen"}}
+    categories = {
+        "mens_apparel": {"deposit_fen": deposit_fen, "commission_bp": 250, "exchange_days": [15], "fee": "other_fen"}
+    }
     other = rules_with("rulebook-2", categories=categories)
     story.rules, story.rulebooks = other, {**story.rulebooks, other.rulebook: other}
-    story.when(guarantees(days=15, at=july(6))).then(m.GuaranteesAccepted, event(m.DepositRequirementSet, required_fen=deposit_fen))
+    story.when(guarantees(days=15, at=july(6))).then(
+        m.GuaranteesAccepted, event(m.DepositRequirementSet, required_fen=deposit_fen)
+    )
     assert (("top_up", "m-1") in story.deadlines()) == demanded
 
 

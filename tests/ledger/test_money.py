@@ -22,7 +22,9 @@ def test_half_even_is_never_further_away_than_a_half(numerator: int, denominator
     assert abs(2 * (half_even(numerator, denominator) * denominator - numerator)) <= denominator
 
 
-@pytest.mark.parametrize(("numerator", "denominator", "rounded"), [(1, 2, 1), (3, 2, 2), (1, 3, 0), (2, 3, 1), (0, 5, 0)])
+@pytest.mark.parametrize(
+    ("numerator", "denominator", "rounded"), [(1, 2, 1), (3, 2, 2), (1, 3, 0), (2, 3, 1), (0, 5, 0)]
+)
 def test_ratios_are_rounded_half_up(numerator: int, denominator: int, rounded: int) -> None:
     assert half_up(numerator, denominator) == rounded
 

@@ -15,9 +15,23 @@ from ledger.events import Recorded
 from ledger.orders import events as e
 from ledger.orders.state import OrderState
 from tests.spec import (
-    HOUR, ORDER, RULES, Ask, arrive_by, cancel, confirm, dispatch_by, july, line, paid, parcel, placed, rate, retract,
+    HOUR,
+    ORDER,
+    RULES,
+    Ask,
+    arrive_by,
+    cancel,
+    confirm,
+    dispatch_by,
+    july,
+    line,
+    paid,
+    parcel,
+    placed,
+    rate,
+    retract,
     scan,
-)  # fmt: skip
+)
 
 RULEBOOKS = {RULES.rulebook: RULES}
 START = july(2)
@@ -102,7 +116,11 @@ def _retraction(draw: st.DrawFn, sent: Late, due_at: datetime) -> Late:
     step = retract(sent.ask.command.scan_id, at)  # type: ignore[attr-defined]
     heard, other = sent.occurred_at + sent.delay - at, sent.occurred_at + sent.other_delay - at
     delay = max(draw(DELAYS), heard)
-    return Late(step, at, delay, max(draw(DELAYS), other)) if at < due_at else Late(step, at, max(delay, other), max(delay, other))
+    return (
+        Late(step, at, delay, max(draw(DELAYS), other))
+        if at < due_at
+        else Late(step, at, max(delay, other), max(delay, other))
+    )
 
 
 @st.composite
@@ -136,7 +154,13 @@ def told(history: History, *, shuffled: bool, ticks: bool = False) -> Told:
         for new in events:
             log.append(
                 Recorded(
-                    len(log) + 1, story.stream, len(log) + 1, new.occurred_at, new.received_at, new.received_at, new.data
+                    len(log) + 1,
+                    story.stream,
+                    len(log) + 1,
+                    new.occurred_at,
+                    new.received_at,
+                    new.received_at,
+                    new.data,
                 )
             )
 
@@ -154,8 +178,8 @@ def told(history: History, *, shuffled: bool, ticks: bool = False) -> Told:
 TRACES = {"set_by", "delivered_by", "late_set_by", "conflicts", "contradicted_by"}
 """Which event said it, and what was only noticed on the way: these may differ."""
 LATE_GOODS = {"late", "late_parcels", "late_freight_fen", "return_by_at", "claimed"}
-"""Goods that came after their refund are met when their delivery is first heard of; an earlier delivery that is heard of
-later does not take time from the buyer."""
+"""Goods that came after their refund are met when their delivery is first heard of; an earlier delivery that is heard
+of later does not take time from the buyer."""
 
 
 def plain(value: Any, without: Set[str] = frozenset()) -> Any:
@@ -190,7 +214,9 @@ def test_the_order_of_receipt_changes_nothing_as_of_any_instant(history: History
 
 
 @given(histories(), st.data())
-def test_a_buyers_word_in_time_counts_the_same_before_and_after_the_scans(history: History, data: st.DataObject) -> None:
+def test_a_buyers_word_in_time_counts_the_same_before_and_after_the_scans(
+    history: History, data: st.DataObject
+) -> None:
     parcels = [x.command.shipment_id for x in history.punctual[2:]]  # type: ignore[attr-defined]
     due_at = min(x.due_at for x in history.punctual[0].command.promises)  # type: ignore[attr-defined]
     if not parcels or any(type(x.ask.command).__name__ == "CancelUnits" for x in history.late):

@@ -1,12 +1,34 @@
-"""The merchant's money: released on receipt, commission on what is kept, half of it rebated; all by cumulative target."""
+"""The merchant's money: released on receipt, commission on what is kept, half of it rebated; by cumulative target."""
 
 import pytest
 
 from ledger.orders import events as e
 from tests.spec import (
-    Scenario, Step, agree, arrive_by, confirm, correct_waybill, cover, event, given, instructed_and_paid, july, line,
-    paid, parcel, placed, refuse, request, retract, rules_with, scan, scan_id, tick, units, withdraw,
-)  # fmt: skip
+    Scenario,
+    Step,
+    agree,
+    arrive_by,
+    confirm,
+    correct_waybill,
+    cover,
+    event,
+    given,
+    instructed_and_paid,
+    july,
+    line,
+    paid,
+    parcel,
+    placed,
+    refuse,
+    request,
+    retract,
+    rules_with,
+    scan,
+    scan_id,
+    tick,
+    units,
+    withdraw,
+)
 
 SHIPPED: list[Step] = [placed(), paid(), parcel(), scan("handed", july(3))]
 
@@ -34,7 +56,9 @@ def test_receipt_releases_the_money_less_commission() -> None:
 
 
 def test_each_parcel_releases_its_share_and_the_last_one_the_rest() -> None:
-    story = given(placed(), paid(), parcel("p1", units("a", 1)), parcel("p2", units("a", 1)), parcel("p3", units("a", 1)))
+    story = given(
+        placed(), paid(), parcel("p1", units("a", 1)), parcel("p2", units("a", 1)), parcel("p3", units("a", 1))
+    )
     story.given(confirm("p1", at=july(5)), confirm("p2", at=july(6)), confirm("p3", at=july(7)))
     released = story.told(e.EscrowReleased)
     assert [x.goods_fen for x in released] == [334, 333, 334]
@@ -45,7 +69,9 @@ def test_each_parcel_releases_its_share_and_the_last_one_the_rest() -> None:
 
 def test_what_an_open_claim_holds_is_not_released() -> None:
     story = shipped(scan("delivered", july(5)), request(units("a", 1), at=july(5, 1)))
-    story.when(confirm(at=july(5, 2))).then(e.ReceiptConfirmed, event(e.EscrowReleased, goods_fen=667, freight_fen=67), ...)
+    story.when(confirm(at=july(5, 2))).then(
+        e.ReceiptConfirmed, event(e.EscrowReleased, goods_fen=667, freight_fen=67), ...
+    )
     assert story.state.escrow_fen == 367
 
 
@@ -53,9 +79,13 @@ def test_what_an_open_claim_holds_is_not_released() -> None:
 def test_a_claim_that_ends_frees_the_rest_at_once(end: str) -> None:
     story = shipped(scan("delivered", july(5)), request(units("a", 1), at=july(5, 1)), confirm(at=july(5, 2)))
     if end == "withdrawn":
-        story.when(withdraw(july(5, 3))).then(e.RefundWithdrawn, e.ClaimReleased, event(e.EscrowReleased, paid_out_fen=359), ...)
+        story.when(withdraw(july(5, 3))).then(
+            e.RefundWithdrawn, e.ClaimReleased, event(e.EscrowReleased, paid_out_fen=359), ...
+        )
     else:
-        story.given(refuse(july(5, 3))).tick(july(10, 3)).then(e.ClaimReleased, event(e.EscrowReleased, paid_out_fen=359), ...)
+        story.given(refuse(july(5, 3))).tick(july(10, 3)).then(
+            e.ClaimReleased, event(e.EscrowReleased, paid_out_fen=359), ...
+        )
     assert (story.state.escrow_fen, story.state.commission_fen) == (0, 25)
 
 
@@ -72,7 +102,7 @@ def test_goods_without_a_price_are_received_like_any() -> None:
 
 
 def test_three_units_come_back_one_at_a_time_and_not_a_fen_is_lost() -> None:
-    """1 001 fen for three units, 100 fen freight, 250 bp commission, all by Cainiao, released, then refunded one by one."""
+    """1 001 fen for three units, 100 fen freight, 250 bp commission, all by Cainiao, released, then refunded singly."""
     story = shipped(confirm(at=july(6)))
     assert (story.state.commission_fen, story.state.rebate_fen) == (25, 12)
     steps = [
@@ -81,19 +111,25 @@ def test_three_units_come_back_one_at_a_time_and_not_a_fen_is_lost() -> None:
         (334, 34, 333, 8, -9, 4, -4),
         (333, 33, 0, 0, -8, 0, -4),
     ]
-    for number, (goods_fen, freight_fen, kept_fen, target_fen, change_fen, rebate_fen, rebate_change_fen) in enumerate(steps):
+    for number, (goods_fen, freight_fen, kept_fen, target_fen, change_fen, rebate_fen, rebate_change_fen) in enumerate(
+        steps
+    ):
         refund_id = f"r{number}"
         story.given(request(units("a", 1), at=july(7 + number), refund_id=refund_id))
         story.when(agree(july(7 + number, 1), refund_id)).then(
             e.RefundAgreed,
             event(
-                e.RefundApproved, freight_fen=freight_fen, refund_fen=goods_fen + freight_fen, commission_fen=-change_fen,
-                cover_fen=goods_fen + freight_fen + change_fen,
+                e.RefundApproved, freight_fen=freight_fen, refund_fen=goods_fen + freight_fen,
+                commission_fen=-change_fen, cover_fen=goods_fen + freight_fen + change_fen,
             ),
             event(e.CommissionReturned, commission_fen=-change_fen),
             event(e.RebateClawedBack, target_fen=rebate_fen, rebate_fen=-rebate_change_fen, refund_id=refund_id),
         )  # fmt: skip
-        assert (story.state.kept_fen, story.state.commission_fen, story.state.rebate_fen) == (kept_fen, target_fen, rebate_fen)
+        assert (story.state.kept_fen, story.state.commission_fen, story.state.rebate_fen) == (
+            kept_fen,
+            target_fen,
+            rebate_fen,
+        )
         story.given(cover(goods_fen + freight_fen + change_fen, july(7 + number, 2), refund_id=refund_id))
     assert (story.state.escrow_fen, story.state.commission_fen, story.state.rebate_fen) == (0, 0, 0)
     assert story.state.refunded_fen == 1101
@@ -134,16 +170,22 @@ def test_a_waybill_without_the_carriers_own_scan_earns_no_rebate_until_it_comes(
 def test_a_rebate_of_nothing_is_denied_once() -> None:
     rules = rules_with(rebate={"share_bp": 0})
     story = given(SHIPPED, rules=rules).when(confirm(at=july(6))).then(..., event(e.RebateDenied, cause="share_zero"))
-    story.when(request(units("a", 1), at=july(7)), agree(july(7))).then(e.RefundAgreed, e.RefundApproved, e.CommissionReturned)
+    story.when(request(units("a", 1), at=july(7)), agree(july(7))).then(
+        e.RefundAgreed, e.RefundApproved, e.CommissionReturned
+    )
 
 
 def test_a_rebate_that_rounds_to_nothing_is_not_denied() -> None:
-    story = given(placed(line("a", 1, 40), freight_fen=0), paid(40), parcel("p1", units("a", 1)), scan("handed", july(3)))
+    story = given(
+        placed(line("a", 1, 40), freight_fen=0), paid(40), parcel("p1", units("a", 1)), scan("handed", july(3))
+    )
     story.when(confirm(at=july(6))).then(..., event(e.CommissionCharged, commission_fen=1))
 
 
 def test_without_commission_there_is_no_rebate_to_speak_of() -> None:
-    story = given(placed(line("a", 1, 10), freight_fen=0), paid(10), parcel("p1", units("a", 1)), scan("handed", july(3)))
+    story = given(
+        placed(line("a", 1, 10), freight_fen=0), paid(10), parcel("p1", units("a", 1)), scan("handed", july(3))
+    )
     story.when(confirm(at=july(6))).then(..., event(e.EscrowReleased, paid_out_fen=10))
 
 

@@ -8,9 +8,30 @@ import pytest
 
 from ledger.orders import events as e
 from tests.spec import (
-    DUE, HOUR, SECOND, Scenario, Step, confirm, correct_waybill, deny, event, given, instructed_and_paid, july, line, paid, parcel, placed,
-    request, retract, scan, scan_id, tick, units, when,
-)  # fmt: skip
+    DUE,
+    HOUR,
+    SECOND,
+    Scenario,
+    Step,
+    confirm,
+    correct_waybill,
+    deny,
+    event,
+    given,
+    instructed_and_paid,
+    july,
+    line,
+    paid,
+    parcel,
+    placed,
+    request,
+    retract,
+    scan,
+    scan_id,
+    tick,
+    units,
+    when,
+)
 
 ORDERED: list[Step] = [placed(), paid()]
 SHIPPED: list[Step] = [*ORDERED, parcel()]
@@ -29,8 +50,10 @@ def told_of_p1(story: Scenario) -> tuple[Any, ...]:
 
 
 def test_a_parcel_is_announced_with_what_is_in_it() -> None:
-    story = given(ORDERED).when(parcel()).then(
-        event(e.ShipmentCreated, shipment_id="p1", lines=(units("a", 3),), carrier="cainiao", is_cainiao=True)
+    story = (
+        given(ORDERED)
+        .when(parcel())
+        .then(event(e.ShipmentCreated, shipment_id="p1", lines=(units("a", 3),), carrier="cainiao", is_cainiao=True))
     )
     assert story.state.status == "paid"
 
@@ -71,9 +94,13 @@ def test_what_was_lost_can_be_shipped_again() -> None:
 
 
 def test_the_first_scan_of_the_carrier_means_dispatched() -> None:
-    story = shipped().when(scan("handed", july(3))).then(
-        event(e.CarrierScanRecorded, status="handed", is_future=False),
-        event(e.UnitsDispatched, dispatched_at=july(3), lines=(units("a", 3),), is_cainiao=True),
+    story = (
+        shipped()
+        .when(scan("handed", july(3)))
+        .then(
+            event(e.CarrierScanRecorded, status="handed", is_future=False),
+            event(e.UnitsDispatched, dispatched_at=july(3), lines=(units("a", 3),), is_cainiao=True),
+        )
     )
     assert story.state.status == "shipped"
 
@@ -133,7 +160,11 @@ def test_a_scan_from_the_future_is_kept_and_proves_nothing() -> None:
         event(e.CarrierScanRecorded, is_future=True)
     )
     shipped().when(scan("delivered", edge, received=july(9))).then(
-        event(e.CarrierScanRecorded, is_future=False), e.UnitsDispatched, e.UnitsArrived, e.UnitsDelivered, e.PromiseKept
+        event(e.CarrierScanRecorded, is_future=False),
+        e.UnitsDispatched,
+        e.UnitsArrived,
+        e.UnitsDelivered,
+        e.PromiseKept,
     )
 
 
@@ -270,8 +301,7 @@ def test_a_loss_taken_back_was_none() -> None:
 def test_a_delivery_taken_back_was_none() -> None:
     story = shipped(scan("handed", july(3)), scan("delivered", july(9)))
     story.when(retract(scan_id("delivered", july(9)), july(10))).then(
-        e.ScanRetracted,
-        event(e.ArrivalRevised, from_at=july(9), to_at=None, is_delivered=False, occurred_at=july(9)),
+        e.ScanRetracted, event(e.ArrivalRevised, from_at=july(9), to_at=None, is_delivered=False, occurred_at=july(9))
     )
     assert told_of_p1(story) == (july(3), None, None, None)
     assert story.state.promises["arrive"].state == "open"
@@ -305,7 +335,9 @@ def test_a_handover_taken_back_leaves_the_next_scan() -> None:
         event(e.DispatchRevised, from_at=july(3), to_at=None, occurred_at=july(3)),
         event(e.UnitsDispatched, dispatched_at=july(4), occurred_at=july(4)),
     )
-    story.when(retract(scan_id("transit", july(4)), july(5))).then(e.ScanRetracted, event(e.DispatchRevised, to_at=None))
+    story.when(retract(scan_id("transit", july(4)), july(5))).then(
+        e.ScanRetracted, event(e.DispatchRevised, to_at=None)
+    )
     assert story.state.status == "paid"
 
 
@@ -340,7 +372,9 @@ def test_the_carrier_can_be_corrected_until_the_delivery() -> None:
         event(e.WaybillCorrected, carrier="other", is_cainiao=False, approved_by="handler-2")
     )
     story.when(correct_waybill(at=july(5))).then_nothing()
-    story.given(scan("delivered", july(9))).when(correct_waybill(carrier="third", at=july(10))).rejected("already_delivered")
+    story.given(scan("delivered", july(9))).when(correct_waybill(carrier="third", at=july(10))).rejected(
+        "already_delivered"
+    )
 
 
 def test_a_correction_takes_two_people_and_a_parcel() -> None:

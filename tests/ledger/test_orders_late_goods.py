@@ -2,9 +2,31 @@
 
 from ledger.orders import events as e
 from tests.spec import (
-    DUE, SECOND, Scenario, Step, agree, arrive_by, cancel, confirm, event, given, instruct, instructed_and_paid, july, line,
-    overturn, paid, parcel, pay_out, placed, repay, request, scan, tick, units,
-)  # fmt: skip
+    DUE,
+    SECOND,
+    Scenario,
+    Step,
+    agree,
+    arrive_by,
+    cancel,
+    confirm,
+    event,
+    given,
+    instruct,
+    instructed_and_paid,
+    july,
+    line,
+    overturn,
+    paid,
+    parcel,
+    pay_out,
+    placed,
+    repay,
+    request,
+    scan,
+    tick,
+    units,
+)
 
 REFUNDED: list[Step] = [
     placed(), paid(), parcel(), scan("handed", july(3)), tick(july(16)), *instructed_and_paid(july(16, 1), "arrive")
@@ -52,9 +74,13 @@ def test_units_called_off_in_a_lost_parcel_may_turn_up_after_all() -> None:
 
 
 def test_a_buyer_who_neither_returns_nor_pays_kept_them() -> None:
-    story = late().tick(july(24)).then(
-        event(e.RefundedUnitsKept, refund_id="arrive", goods_fen=1001, occurred_at=july(24)),
-        event(e.OrderCompleted, outcome="refunded"),
+    story = (
+        late()
+        .tick(july(24))
+        .then(
+            event(e.RefundedUnitsKept, refund_id="arrive", goods_fen=1001, occurred_at=july(24)),
+            event(e.OrderCompleted, outcome="refunded"),
+        )
     )
     story.tick(july(100)).then_nothing()
 
@@ -68,11 +94,15 @@ def test_a_completed_order_is_open_again_while_its_goods_are_with_the_buyer() ->
 
 
 def test_paying_again_is_a_sale() -> None:
-    story = late().when(repay(1001, 100, july(20))).then(
-        event(e.UnitsRepaid, refund_id="arrive", goods_fen=1001, freight_fen=100),
-        event(e.EscrowReleased, goods_fen=1001, freight_fen=100, paid_out_fen=1076),
-        event(e.CommissionCharged, commission_fen=25),
-        event(e.RebateAccrued, rebate_fen=12),
+    story = (
+        late()
+        .when(repay(1001, 100, july(20)))
+        .then(
+            event(e.UnitsRepaid, refund_id="arrive", goods_fen=1001, freight_fen=100),
+            event(e.EscrowReleased, goods_fen=1001, freight_fen=100, paid_out_fen=1076),
+            event(e.CommissionCharged, commission_fen=25),
+            event(e.RebateAccrued, rebate_fen=12),
+        )
     )
     assert story.state.status == "received"
     assert {k: v for k, v in story.balances().items() if "escrow" in k} == {}
@@ -108,8 +138,12 @@ def test_paying_again_for_one_parcel_does_not_receive_another() -> None:
 
 def test_each_late_parcel_is_met_when_it_comes() -> None:
     story = given(placed(), paid(), parcel("p1", units("a", 1)), parcel("p2", units("a", 2)), tick(july(16)))
-    story.when(scan("delivered", july(17), "p1")).then(..., event(e.RefundedUnitsArrived, goods_fen=334, freight_fen=33))
-    story.when(scan("delivered", july(18), "p2")).then(..., event(e.RefundedUnitsArrived, goods_fen=667, freight_fen=67))
+    story.when(scan("delivered", july(17), "p1")).then(
+        ..., event(e.RefundedUnitsArrived, goods_fen=334, freight_fen=33)
+    )
+    story.when(scan("delivered", july(18), "p2")).then(
+        ..., event(e.RefundedUnitsArrived, goods_fen=667, freight_fen=67)
+    )
     story.when(repay(1001, 100, july(19))).then(e.UnitsRepaid, ...)
 
 

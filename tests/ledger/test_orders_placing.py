@@ -8,9 +8,34 @@ import pytest
 from ledger.orders import events as e
 from ledger.orders.placing import ReturnStrayPayment
 from tests.spec import (
-    DUE, HOUR, ORDER, RULES, SECOND, Ask, arrive_by, ask, cancel, confirm, dispatch_by, event, given, instructed_and_paid, july,
-    july_day, line, paid, parcel, placed, rate, request, rules_with, scan, tick, units, when,
-)  # fmt: skip
+    DUE,
+    HOUR,
+    ORDER,
+    RULES,
+    SECOND,
+    Ask,
+    arrive_by,
+    ask,
+    cancel,
+    confirm,
+    dispatch_by,
+    event,
+    given,
+    instructed_and_paid,
+    july,
+    july_day,
+    line,
+    paid,
+    parcel,
+    placed,
+    rate,
+    request,
+    rules_with,
+    scan,
+    tick,
+    units,
+    when,
+)
 
 EXPIRES = july(4, 10)
 """Three days after the order was placed."""
@@ -188,8 +213,10 @@ def test_only_what_is_stray_can_be_sent_back() -> None:
 
 
 def test_what_is_called_off_before_payment_lowers_what_is_owed() -> None:
-    story = given(placed()).when(cancel(1)).then(
-        event(e.UnitsCancelled, units=1, by="buyer"), event(e.ClaimReserved, kind="cancellation", freight_fen=33)
+    story = (
+        given(placed())
+        .when(cancel(1))
+        .then(event(e.UnitsCancelled, units=1, by="buyer"), event(e.ClaimReserved, kind="cancellation", freight_fen=33))
     )
     assert story.state.owed_fen == 1101 - 334 - 33
     story.when(paid(734)).then(e.PaymentCaptured)
@@ -221,12 +248,18 @@ def test_an_order_called_off_after_payment_is_completed_when_the_buyer_has_the_m
         event(e.PromiseVoided, promise_id="arrive", cause="cancelled"),
     )  # fmt: skip
     assert story.state.status == "cancelled"
-    story.when(*instructed_and_paid(july(2), "cancel-1")).then(e.RefundPaid, event(e.OrderCompleted, outcome="cancelled"))
+    story.when(*instructed_and_paid(july(2), "cancel-1")).then(
+        e.RefundPaid, event(e.OrderCompleted, outcome="cancelled")
+    )
 
 
 def test_the_last_units_called_off_take_the_rest_of_goods_and_freight() -> None:
     story = given(placed(), paid(), cancel(1, refund_id="x1"), cancel(1, refund_id="x2"), cancel(1, refund_id="x3"))
-    assert [(x.lines[0].goods_fen, x.freight_fen) for x in story.told(e.RefundApproved)] == [(334, 33), (334, 34), (333, 33)]
+    assert [(x.lines[0].goods_fen, x.freight_fen) for x in story.told(e.RefundApproved)] == [
+        (334, 33),
+        (334, 34),
+        (333, 33),
+    ]
     assert story.state.escrow_fen == 0
 
 

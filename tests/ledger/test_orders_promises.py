@@ -4,10 +4,42 @@ import pytest
 
 from ledger.orders import events as e
 from tests.spec import (
-    DUE, HOUR, SECOND, Scenario, Step, agree, amend, arrive_by, cancel, confirm, cover, dispatch_by, event, fail_payout,
-    given, instruct, instructed_and_paid, july, line, move_to, overturn, paid, parcel, pay_out, placed, refuse, request, retract,
-    scan, scan_id, tick, units, waive, when, withdraw,
-)  # fmt: skip
+    DUE,
+    HOUR,
+    SECOND,
+    Scenario,
+    Step,
+    agree,
+    amend,
+    arrive_by,
+    cancel,
+    confirm,
+    cover,
+    dispatch_by,
+    event,
+    fail_payout,
+    given,
+    instruct,
+    instructed_and_paid,
+    july,
+    line,
+    move_to,
+    overturn,
+    paid,
+    parcel,
+    pay_out,
+    placed,
+    refuse,
+    request,
+    retract,
+    scan,
+    scan_id,
+    tick,
+    units,
+    waive,
+    when,
+    withdraw,
+)
 
 JUDGED = july(16)
 SHIPPED: list[Step] = [placed(), paid(), parcel(), scan("handed", july(3))]
@@ -31,7 +63,9 @@ def promise(story: Scenario, promise_id: str = "arrive") -> str:
 
 
 def test_a_promise_is_kept_when_the_last_unit_arrives() -> None:
-    story = given(placed(), paid(), parcel("p1", units("a", 1)), parcel("p2", units("a", 2)), scan("delivered", july(5), "p1"))
+    story = given(
+        placed(), paid(), parcel("p1", units("a", 1)), parcel("p2", units("a", 2)), scan("delivered", july(5), "p1")
+    )
     assert promise(story) == "open"
     story.when(scan("delivered", july(9), "p2")).then(
         ..., event(e.PromiseKept, lines=(units("a", 3),), due_at=DUE, kept_at=july(9), occurred_at=july(9))
@@ -40,7 +74,9 @@ def test_a_promise_is_kept_when_the_last_unit_arrives() -> None:
 
 
 def test_a_promise_is_kept_from_the_instant_the_last_unit_came_whenever_that_was_heard_of() -> None:
-    story = given(placed(), paid(), parcel("p1", units("a", 1)), parcel("p2", units("a", 2)), scan("delivered", july(9), "p2"))
+    story = given(
+        placed(), paid(), parcel("p1", units("a", 1)), parcel("p2", units("a", 2)), scan("delivered", july(9), "p2")
+    )
     story.when(scan("delivered", july(5), "p1", received=july(9, 5))).then(
         ..., event(e.PromiseKept, kept_at=july(9), occurred_at=july(9))
     )
@@ -68,7 +104,8 @@ def test_lines_under_different_promises_are_judged_each_by_its_own() -> None:
 def test_goods_that_have_not_come_are_refunded_in_full() -> None:
     story = shipped().tick(JUDGED).then(
         event(
-            e.PromiseBreached, promise_id="arrive", kind="arrive_by", lines=(units("a", 3),), due_at=DUE, is_excluded=False
+            e.PromiseBreached, promise_id="arrive", kind="arrive_by", lines=(units("a", 3),), due_at=DUE,
+            is_excluded=False,
         ),
         event(e.ClaimReserved, claim_id="arrive", kind="breach", reason="not_arrived", freight_fen=100, parcels=()),
         event(e.RefundApproved, refund_id="arrive", authority="rule", refund_fen=1101, escrow_fen=1101, cover_fen=0),
@@ -84,7 +121,9 @@ def test_the_equal_instant_is_late() -> None:
 
 
 def test_a_scan_received_at_the_instant_of_judgement_is_too_late_to_count() -> None:
-    shipped().when(scan("delivered", DUE - SECOND, received=JUDGED)).then(e.PromiseBreached, ..., e.BreachContradicted, ...)
+    shipped().when(scan("delivered", DUE - SECOND, received=JUDGED)).then(
+        e.PromiseBreached, ..., e.BreachContradicted, ...
+    )
 
 
 def test_only_the_units_that_were_late_are_refunded() -> None:
@@ -145,18 +184,28 @@ def test_the_breach_waits_neither_for_the_merchants_answer_nor_for_the_buyers_pa
 
 def test_a_price_reduction_gives_way_when_nothing_is_left_of_its_line() -> None:
     story = shipped(request(units("a", 0), reduction_fen=400, at=july(15))).tick(JUDGED)
-    story.then(..., event(e.ClaimReleased, cause="superseded"), ..., event(e.RefundApproved, refund_fen=1101), e.RefundFunded)
+    story.then(
+        ..., event(e.ClaimReleased, cause="superseded"), ..., event(e.RefundApproved, refund_fen=1101), e.RefundFunded
+    )
 
 
 def test_a_claim_on_delivered_units_goes_its_own_way() -> None:
     story = given(placed(), paid(), parcel("p1", units("a", 1)), scan("delivered", july(14), "p1"))
     story.given(request(units("a", 1), at=july(15, 12))).tick(JUDGED)
-    story.then(e.PromiseKept, event(e.PromiseBreached, lines=(units("a", 2),)), e.ClaimReserved, e.RefundApproved, e.RefundFunded)
+    story.then(
+        e.PromiseKept,
+        event(e.PromiseBreached, lines=(units("a", 2),)),
+        e.ClaimReserved,
+        e.RefundApproved,
+        e.RefundFunded,
+    )
     assert story.state.claims["r1"].state == "reserved"
 
 
 def test_a_withdrawn_request_leaves_its_units_under_the_promise() -> None:
-    story = given(placed(), paid(), parcel("p1", units("a", 2)), request(units("a", 1), at=july(3, 12), reason="not_arrived"))
+    story = given(
+        placed(), paid(), parcel("p1", units("a", 2)), request(units("a", 1), at=july(3, 12), reason="not_arrived")
+    )
     story.given(scan("delivered", july(4), "p1"), withdraw(july(4, 1)))
     assert promise(story) == "open"
     story.tick(JUDGED).then(..., event(e.PromiseBreached, lines=(units("a", 1),)), ...)
@@ -188,7 +237,9 @@ def test_damages_are_a_share_of_the_late_goods_between_a_floor_and_a_cap(line_fe
 def test_a_dispatch_in_time_that_is_heard_of_later_contradicts() -> None:
     story = late_dispatch().given(parcel("p2", units("a", 1)), tick(july(5)))
     story.when(scan("handed", july(3), "p2", received=july(6))).then(
-        e.CarrierScanRecorded, e.UnitsDispatched, event(e.BreachContradicted, promise_id="dispatch", lines=(units("a", 1),))
+        e.CarrierScanRecorded,
+        e.UnitsDispatched,
+        event(e.BreachContradicted, promise_id="dispatch", lines=(units("a", 1),)),
     )
 
 
@@ -196,7 +247,14 @@ def test_damages_for_a_breach_that_was_none_are_given_back() -> None:
     story = late_dispatch().given(tick(july(5)), cover(2500, july(5), refund_id="dispatch"))
     story.when(overturn(july(6), "dispatch")).then(
         e.BreachOverturned,
-        event(e.RefundCancelled, refund_id="dispatch", refund_fen=2500, was_deposit_fen=2500, to_cover_fen=2500, to_escrow_fen=0),
+        event(
+            e.RefundCancelled,
+            refund_id="dispatch",
+            refund_fen=2500,
+            was_deposit_fen=2500,
+            to_cover_fen=2500,
+            to_escrow_fen=0,
+        ),
     )
 
 
@@ -207,7 +265,7 @@ def test_a_timely_scan_heard_of_after_the_breach_contradicts_it() -> None:
     story = breached().when(scan("delivered", july(10), received=july(17)))
     story.then(
         e.CarrierScanRecorded, e.UnitsArrived, e.UnitsDelivered,
-        event(e.BreachContradicted, promise_id="arrive", lines=(units("a", 3),), scan_id=scan_id("delivered", july(10))),
+        event(e.BreachContradicted, lines=(units("a", 3),), scan_id=scan_id("delivered", july(10))),
         e.RefundedUnitsArrived,
     )  # fmt: skip
     assert promise(story) == "breached"
@@ -255,7 +313,9 @@ def test_a_delivery_taken_back_after_the_release_is_refunded_from_commission_and
 def test_a_delivery_taken_back_after_the_order_was_completed_opens_it_again() -> None:
     story = shipped(scan("delivered", july(5)), tick(july(60)))
     assert story.state.status == "completed"
-    story.when(retract(scan_id("delivered", july(5)), july(61))).then(..., e.PromiseBreached, ..., e.RefundApproved, ...)
+    story.when(retract(scan_id("delivered", july(5)), july(61))).then(
+        ..., e.PromiseBreached, ..., e.RefundApproved, ...
+    )
     story.given(cover(1076, july(61), refund_id="arrive"), instructed_and_paid(july(62), "arrive"))
     assert (story.state.status, story.state.outcome) == ("completed", "refunded")
 
@@ -283,7 +343,12 @@ def test_an_overturned_breach_that_was_not_paid_puts_the_money_back_into_escrow(
 
 def test_an_overturned_breach_is_released_when_the_goods_are_received() -> None:
     story = breached(overturn(july(17)), scan("delivered", july(18))).tick(july(28))
-    story.then(e.ReceiptPresumed, event(e.EscrowReleased, goods_fen=1001, freight_fen=100), e.CommissionCharged, e.RebateAccrued)
+    story.then(
+        e.ReceiptPresumed,
+        event(e.EscrowReleased, goods_fen=1001, freight_fen=100),
+        e.CommissionCharged,
+        e.RebateAccrued,
+    )
 
 
 def test_what_was_presumed_meanwhile_happens_at_once() -> None:
@@ -342,7 +407,9 @@ def test_a_buyer_may_waive_after_the_breach_until_the_refund_is_instructed() -> 
     story.then(e.PromiseWaived, event(e.RefundCancelled, cause="promise_waived", to_escrow_fen=1101))
     assert promise(story) == "breached"
     breached(instruct(july(16), "arrive")).when(waive(july(17))).rejected("refund_instructed")
-    breached(instruct(july(16), "arrive"), fail_payout(july(17), "arrive")).when(waive(july(18))).rejected("refund_instructed")
+    breached(instruct(july(16), "arrive"), fail_payout(july(17), "arrive")).when(waive(july(18))).rejected(
+        "refund_instructed"
+    )
 
 
 def test_a_promise_is_waived_once_and_by_who_has_paid() -> None:
@@ -356,8 +423,12 @@ def test_a_promise_is_waived_once_and_by_who_has_paid() -> None:
 
 
 def test_another_due_date_is_agreed_on_and_judged_by() -> None:
-    story = shipped().when(amend(july(25), july(14))).then(
-        event(e.PromiseAmended, promise_id="arrive", due_at=july(25), fires_at=july(26), buyer_consent_sha256="cc")
+    story = (
+        shipped()
+        .when(amend(july(25), july(14)))
+        .then(
+            event(e.PromiseAmended, promise_id="arrive", due_at=july(25), fires_at=july(26), buyer_consent_sha256="cc")
+        )
     )
     story.tick(july(25, 23)).then_nothing()
     story.tick(july(26)).then(event(e.PromiseBreached, due_at=july(25), occurred_at=july(25)), ...)
@@ -386,8 +457,13 @@ def test_amended_to_the_same_date_adds_nothing() -> None:
 
 def test_goods_sent_to_another_region_are_promised_no_arrival() -> None:
     order = placed(promises=[arrive_by(), dispatch_by(july(4))])
-    story = given(order, paid()).when(move_to("guangdong", july(2))).then(
-        event(e.AddressChanged, region="guangdong"), event(e.PromiseVoided, promise_id="arrive", cause="address_changed")
+    story = (
+        given(order, paid())
+        .when(move_to("guangdong", july(2)))
+        .then(
+            event(e.AddressChanged, region="guangdong"),
+            event(e.PromiseVoided, promise_id="arrive", cause="address_changed"),
+        )
     )
     assert promise(story, "dispatch") == "open"
     assert ("promise", "arrive") not in story.deadlines()

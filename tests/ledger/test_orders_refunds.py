@@ -6,10 +6,44 @@ from hypothesis import strategies as st
 
 from ledger.orders import events as e
 from tests.spec import (
-    HOUR, ORDER, SECOND, Scenario, Step, agree, arrive_by, cancel, confirm, cover, deny, event, fail_payout, given, instruct,
-    instructed_and_paid, july, line, overturn, paid, parcel, pay_out, placed, recover, refuse, repay, request, retract, rules_with, scan, scan_id,
-    tick, units, waive, when, withdraw, write_off,
-)  # fmt: skip
+    HOUR,
+    ORDER,
+    SECOND,
+    Scenario,
+    Step,
+    agree,
+    arrive_by,
+    cancel,
+    confirm,
+    cover,
+    deny,
+    event,
+    fail_payout,
+    given,
+    instruct,
+    instructed_and_paid,
+    july,
+    line,
+    overturn,
+    paid,
+    parcel,
+    pay_out,
+    placed,
+    recover,
+    refuse,
+    repay,
+    request,
+    retract,
+    rules_with,
+    scan,
+    scan_id,
+    tick,
+    units,
+    waive,
+    when,
+    withdraw,
+    write_off,
+)
 
 SHIPPED: list[Step] = [placed(), paid(), parcel(), scan("handed", july(3))]
 RECEIVED: list[Step] = [*SHIPPED, scan("delivered", july(5)), confirm(at=july(6))]
@@ -39,7 +73,9 @@ def test_a_request_reserves_units_money_and_freight_for_itself() -> None:
 
 
 def test_a_second_claim_gets_what_is_left_and_the_last_one_takes_the_freight() -> None:
-    story = shipped(request(units("a", 2), at=july(4)), agree(july(4)), request(units("a", 1), at=july(4), refund_id="r2"))
+    story = shipped(
+        request(units("a", 2), at=july(4)), agree(july(4)), request(units("a", 1), at=july(4), refund_id="r2")
+    )
     assert [(x.lines[0].goods_fen, x.freight_fen) for x in story.told(e.ClaimReserved)] == [(667, 67), (334, 33)]
 
 
@@ -366,7 +402,8 @@ def test_a_short_refund_that_is_undone_sends_back_what_had_come_and_what_still_c
         e.PromiseWaived, event(e.RefundCancelled, was_deposit_fen=500, to_escrow_fen=25, to_cover_fen=500), ...
     )
     story.when(cover(576, july(22), attempt=2, refund_id="arrive")).then(
-        e.RefundCoverReported, event(e.RefundCancelled, refund_fen=576, was_deposit_fen=576, to_cover_fen=576, to_escrow_fen=0)
+        e.RefundCoverReported,
+        event(e.RefundCancelled, refund_fen=576, was_deposit_fen=576, to_cover_fen=576, to_escrow_fen=0),
     )
 
 
@@ -383,7 +420,9 @@ def test_goods_missing_from_a_delivered_parcel_are_claimed_of_that_parcel() -> N
 
 
 def test_goods_claimed_as_not_arrived_are_first_those_on_their_way() -> None:
-    story = given(placed(), paid(), parcel("p1", units("a", 2)), parcel("p2", units("a", 1)), scan("delivered", july(5)))
+    story = given(
+        placed(), paid(), parcel("p1", units("a", 2)), parcel("p2", units("a", 1)), scan("delivered", july(5))
+    )
     story.given(request(units("a", 2), at=july(6), reason="not_arrived"))
     assert story.last(e.ClaimReserved).parcels == (e.ParcelUnits(shipment_id="p1", line_id="a", units=1),)
 
@@ -396,7 +435,9 @@ def test_a_claim_for_quality_speaks_of_goods_that_are_there_and_not_yet_paid_for
 
 
 def test_freight_that_nobody_returns_is_the_merchants_when_all_goods_are_refunded() -> None:
-    story = shipped(scan("delivered", july(5)), deny(at=july(5, 1)), request(units("a", 3), at=july(6), reason="delivery_denied"))
+    story = shipped(
+        scan("delivered", july(5)), deny(at=july(5, 1)), request(units("a", 3), at=july(6), reason="delivery_denied")
+    )
     story.when(agree(july(6, 1))).then(
         e.RefundAgreed, event(e.RefundApproved, refund_fen=1001), e.RefundFunded,
         event(e.EscrowReleased, goods_fen=0, freight_fen=100, paid_out_fen=100),

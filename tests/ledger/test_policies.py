@@ -10,9 +10,31 @@ from ledger.policies import SPEAKING, messages
 from tests.golden.samples import SAMPLES
 from tests.ledger.checks import check_world
 from tests.spec import (
-    ORDER, Ask, Step, World, active_merchant, agree, body_with, confirm, deposit, fail_payout, flat, july, overturn, paid,
-    parcel, pay_out, placed, raise_cap, request, retract, scan, scan_id, tick, waive,
-)  # fmt: skip
+    ORDER,
+    Ask,
+    Step,
+    World,
+    active_merchant,
+    agree,
+    body_with,
+    confirm,
+    deposit,
+    fail_payout,
+    flat,
+    july,
+    overturn,
+    paid,
+    parcel,
+    pay_out,
+    placed,
+    raise_cap,
+    request,
+    retract,
+    scan,
+    scan_id,
+    tick,
+    waive,
+)
 
 LITTLE_DEPOSIT = body_with(
     deposit={"advance_cap_fen": 100},

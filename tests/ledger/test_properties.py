@@ -8,8 +8,21 @@ from ledger.orders import events as e
 from tests.ledger.checks import check_world
 from tests.ledger.histories import MOVES, ORDERS, POOR_RULES, Move, Story
 from tests.spec import (
-    RULES, Scenario, confirm, cover, july, line, paid, parcel, placed, rederived, request, rules_with, scan, units,
-)  # fmt: skip
+    RULES,
+    Scenario,
+    confirm,
+    cover,
+    july,
+    line,
+    paid,
+    parcel,
+    placed,
+    rederived,
+    request,
+    rules_with,
+    scan,
+    units,
+)
 
 SHAPES, PROMISES = st.integers(0, 4), st.integers(0, 7)
 HISTORIES = st.lists(MOVES, max_size=40)
@@ -90,7 +103,9 @@ AT_ONCE = rules_with(refund={"answer": [{"answer_hours": 0}]})
 LINES = st.lists(st.tuples(st.integers(1, 5), st.integers(0, 5000)), min_size=1, max_size=3)
 
 
-@given(LINES, st.integers(0, 300), st.lists(st.tuples(st.integers(0, 2), st.integers(1, 3)), max_size=12), st.booleans())
+@given(
+    LINES, st.integers(0, 300), st.lists(st.tuples(st.integers(0, 2), st.integers(1, 3)), max_size=12), st.booleans()
+)
 def test_nothing_of_escrow_commission_and_rebate_is_left_after_a_full_refund(
     shape: list[tuple[int, int]], freight_fen: int, refunds: list[tuple[int, int]], is_cainiao: bool
 ) -> None:
@@ -120,7 +135,9 @@ def test_nothing_of_escrow_commission_and_rebate_is_left_after_a_full_refund(
 
 
 @given(st.integers(1, 9), st.integers(0, 10**6), st.lists(st.integers(1, 4), max_size=9))
-def test_releasing_parcel_by_parcel_pays_the_same_as_releasing_at_once(count: int, line_fen: int, cuts: list[int]) -> None:
+def test_releasing_parcel_by_parcel_pays_the_same_as_releasing_at_once(
+    count: int, line_fen: int, cuts: list[int]
+) -> None:
     story = Scenario(RULES).given(placed(line("a", count, line_fen), freight_fen=7, promises=[]), paid(line_fen + 7))
     left = count
     for number, cut in enumerate([*cuts, count]):

@@ -14,6 +14,7 @@ import signal
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from api import embedded
@@ -52,7 +53,8 @@ def kill_server(home: Path) -> None:
     assert postmaster is not None
     family = [postmaster, *(children(postmaster) if random.random() < 0.5 else ())]
     for pid in family:
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # some notice that the postmaster is dead before it is their turn
+            os.kill(pid, signal.SIGKILL)
 
 
 def children(parent: int) -> list[int]:
