@@ -56,6 +56,7 @@ def create_app(store: Store, desk: Desk, projector: Projector) -> FastAPI:
     app = FastAPI(
         title="Guarantee ledger", version=openapi.VERSION, description=openapi.DESCRIPTION, lifespan=lifespan,
         docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # asked anew for each request otherwise
     )  # fmt: skip
     Commands(desk, keyring, metrics).add_routes(app)
     Reads(store, projector, keyring, threads).add_routes(app)

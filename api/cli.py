@@ -27,6 +27,7 @@ from rich.table import Table
 from api import asof, audit, embedded, exports, importing, keys, lines, olist, olist_check
 from api.app import create_app, server_config
 from api.clock import VirtualClock
+from api.demo import plans, running, story
 from api.logs import configure
 from api.settings import Settings
 from api.wiring import Ledger, database_url, opened
@@ -428,6 +429,26 @@ def import_olist(
                 position, months = snapshot.position, list(snapshot.rows("merchant_months"))
             checks = olist_check.check(check, months, ledger.store.scan())
             _report(position, checks, as_json)
+
+
+@app.command()
+def demo(
+    merchants: Annotated[int | None, typer.Option(min=plans.LEAST_MERCHANTS, help="How many; by default 12.")] = None,
+    orders: Annotated[int | None, typer.Option(min=plans.LEAST_ORDERS, help="How many; by default 300.")] = None,
+    seed: Annotated[int | None, typer.Option(help="What chance is drawn from; by default 2015.")] = None,
+) -> None:
+    """Live a seeded programme through all its mechanisms, then tell its story; exit code 1 if a check finds anything.
+
+    Into an empty ledger, or the one that holds it already: then nothing is appended, and the story is told again."""
+    with opened(Settings(), recorded_from=calendar.BEGINNING) as ledger:
+        size = running.size_of(ledger, merchants, orders, seed)
+        with _progress("living the summer of 2015") as progress:
+            made = running.run(ledger, size, progress)
+        for kind, count in sorted(made.rejected.items()):
+            say(f"{count:>8}  rejected {kind}")
+        with _progress("verifying") as progress:
+            is_sound = story.tell(ledger, made, story.console(), progress)
+    sys.exit(0 if is_sound else 1)
 
 
 # --- Output -------------------------------------------------------------------------------------------------------

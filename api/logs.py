@@ -5,11 +5,12 @@ JSON lines, or coloured text where a person watches.  Standard output is left to
 
 import logging
 import sys
+from datetime import UTC, datetime
 from typing import Any, TextIO
 
 import msgspec
 import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 
 def configure(level: str = "info", *, is_json: bool | None = None, stream: TextIO | None = None) -> None:
@@ -20,30 +21,40 @@ def configure(level: str = "info", *, is_json: bool | None = None, stream: TextI
     number = logging.getLevelNamesMapping()[level.upper()]
     if is_json is None:
         is_json = not stream.isatty()
-    shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
-    ]
-    ending: list[Processor] = (
-        [structlog.processors.format_exc_info, _as_json] if is_json else [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
-    )
+    processors: list[Processor] = [_as_json] if is_json else [_stamped, _for_people()]
     structlog.configure(
-        processors=[*shared, *ending],
+        processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=False,
     )
-    _configure_libraries(number, stream, shared, ending)
+    _loggers.clear()
+    _configure_libraries(number, stream, processors)
 
 
-def _configure_libraries(number: int, stream: TextIO, shared: list[Processor], ending: list[Processor]) -> None:
+_loggers: dict[str, FilteringBoundLogger] = {}
+
+
+def logger(name: str) -> FilteringBoundLogger:
+    """A logger, made once for as long as the configuration stays: for paths where every microsecond counts."""
+    found = _loggers.get(name)
+    if found is None:
+        found = _loggers[name] = structlog.get_logger(name).bind()
+    return found
+
+
+def _for_people() -> Processor:
+    """Tracebacks without the values of variables: one of them may be somebody's key."""
+    return structlog.dev.ConsoleRenderer(timestamp_key="at", exception_formatter=structlog.dev.plain_traceback)
+
+
+def _configure_libraries(number: int, stream: TextIO, processors: list[Processor]) -> None:
     """What libraries say through the standard library looks the same."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *ending],
+            foreign_pre_chain=[structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *processors],
         )
     )
     root = logging.getLogger()
@@ -54,10 +65,17 @@ def _configure_libraries(number: int, stream: TextIO, shared: list[Processor], e
         logging.getLogger(name).propagate = True
 
 
+def _stamped(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """When, how bad, and what: these come first."""
+    known = {"at": datetime.now(UTC).isoformat(), "level": method, "event": event.pop("event", "")}
+    return {**known, **event}
+
+
 def _as_json(logger: WrappedLogger, method: str, event: EventDict) -> str:
-    """One line: ``at``, ``level`` and ``event`` first, then what is known about it."""
-    first = {name: event.pop(name) for name in ("at", "level", "event") if name in event}
-    return msgspec.json.encode({**first, **event}, enc_hook=_text).decode()
+    """One line of JSON; everything in one step, because one is written for every request."""
+    if event.get("exc_info"):
+        event = structlog.processors.format_exc_info(logger, method, event)
+    return msgspec.json.encode(_stamped(logger, method, event), enc_hook=_text).decode()
 
 
 def _text(value: Any) -> str:

@@ -1,6 +1,7 @@
 """Figures about the running door, for Prometheus."""
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -24,9 +25,10 @@ class Metrics:
             "guarantee_command_seconds", "From the request's headers to the answer.", ["command"], buckets=_SECONDS,
             registry=self.registry,
         )  # fmt: skip
-        self.commands_waiting = Gauge(
-            "guarantee_commands_waiting", "Commands that came in and are not answered yet.", registry=self.registry
-        )
+        self.waiting = 0
+        """Commands that came in and are not answered yet."""
+        waiting = Gauge("guarantee_commands_waiting", "Commands that are not answered yet.", registry=self.registry)
+        waiting.set_function(lambda: self.waiting)
         self.requests = Counter(
             "guarantee_http_requests", "Answers by kind of request and status.", ["event", "status"],
             registry=self.registry,
@@ -35,10 +37,18 @@ class Metrics:
             "guarantee_feed_followers", "Clients that hold the event stream open.", registry=self.registry
         )
 
+        self._commands = cache(lambda name, result: self.commands.labels(name, result))
+        self._command_seconds = cache(lambda name: self.command_seconds.labels(name))
+        self._requests = cache(lambda event, status: self.requests.labels(event, str(status)))
+
     def command(self, name: str, result: str, seconds: float) -> None:
         """A command was answered."""
-        self.commands.labels(name, result).inc()
-        self.command_seconds.labels(name).observe(seconds)
+        self._commands(name, result).inc()
+        self._command_seconds(name).observe(seconds)
+
+    def request(self, event: str, status: int) -> None:
+        """A request was answered."""
+        self._requests(event, status).inc()
 
     def text(self, head: int | None, checkpoints: Mapping[str, int]) -> bytes:
         """All figures, with the end of the log, if it is known, and how far each read model lies behind it."""

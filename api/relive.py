@@ -7,8 +7,8 @@ whose key is known is passed over.
 """
 
 import heapq
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 
@@ -39,7 +39,8 @@ class Timed(msgspec.Struct, frozen=True, gc=False):
     role: str
     approved_by: str | None = None
     is_last: bool = False
-    """No later fact speaks of its stream, so that its story may be forgotten when it holds no deadline."""
+    """No later fact speaks of its stream, so that its story may be forgotten when it holds no deadline and no answer
+    to it is awaited."""
 
 
 class Tally(msgspec.Struct):
@@ -59,6 +60,7 @@ class Relive:
     """A virtual door to one ledger.  ``origin`` begins the correlation id of everything it appends.
 
     ``respond`` is the world outside: what it does when it sees an event, now or later (a payment provider's answer).
+    It is told of every event, those that were recorded before included, and has to answer each in the same way again.
     The store's own clock must not be ahead of the facts, else they are recorded at its time."""
 
     def __init__(self, store: Store, origin: str, respond: Responder | None = None) -> None:
@@ -66,6 +68,8 @@ class Relive:
         self._origin, self._respond = origin, respond
         self._stories: dict[str, Story] = {}
         self._finished: set[str] = set()
+        self._forgotten: set[str] = set()
+        self._awaited: Counter[str] = Counter()
         self._due: list[tuple[datetime, str]] = []
         self._noted: dict[str, datetime] = {}
         self._answers: list[tuple[datetime, int, Timed]] = []
@@ -94,9 +98,19 @@ class Relive:
             for event in chunk:
                 story = self._story(event.stream)
                 fold(decider_of(event.stream), event.stream, (event,), story)
+            self._await_answers_again(chunk)
         for story in self._stories.values():
             self._await_deadline(story)
         self._rulebooks = self._story(programme.STREAM).state
+
+    def _await_answers_again(self, events: Sequence[Recorded]) -> None:
+        """What the world outside had not answered yet when the run ended."""
+        if self._respond is not None:
+            answers = [answer for event in events for answer in self._respond(event)]
+            known = self.store.find([answer.key for answer in answers])
+            for answer in answers:
+                if answer.key not in known:
+                    self._await_answer(answer)
 
     def know(self, keys: Iterable[str]) -> None:
         """Looks up which of these keys are recorded; their facts will be passed over."""
@@ -132,7 +146,7 @@ class Relive:
             self._carry(fact.received_at)
         if fact.is_last:
             self._finished.add(fact.command.stream)
-            self._forget_if_over(fact.command.stream)
+        self._forget_if_over(fact.command.stream)
         if len(self._batch) >= BATCH:
             self._flush_behind()
         return code
@@ -154,7 +168,9 @@ class Relive:
             if due_at is not None and due_at <= now and (answer_at is None or due_at <= answer_at):
                 self._fire(*heapq.heappop(self._due))
             elif answer_at is not None and answer_at <= now:
-                self.receive(heapq.heappop(self._answers)[2])
+                answer = heapq.heappop(self._answers)[2]
+                self._awaited[answer.command.stream] -= 1
+                self.receive(answer)
             else:
                 return
 
@@ -226,22 +242,39 @@ class Relive:
                 source=source,
             )
         )
-        for number, new in enumerate(events, version + 1):
-            event = Recorded(0, story.stream, number, new.occurred_at, new.received_at, new.received_at, new.data)
+        for event in _recorded(self._batch[-1]):
             if type(event.data) in SPEAKING:
                 self._messages.append(event)
             if self._respond is not None:
                 for answer in self._respond(event):
-                    self._count += 1
-                    heapq.heappush(self._answers, (answer.received_at, self._count, answer))
+                    self._await_answer(answer)
+
+    def _await_answer(self, answer: Timed) -> None:
+        self._count += 1
+        self._awaited[answer.command.stream] += 1
+        heapq.heappush(self._answers, (answer.received_at, self._count, answer))
 
     # --- stories ----------------------------------------------------------------------------------------------------
 
     def _story(self, stream: str) -> Story:
         story = self._stories.get(stream)
         if story is None:
-            story = self._stories[stream] = Story(stream, decider_of(stream).initial())
+            story = Story(stream, decider_of(stream).initial())
+            if stream in self._forgotten:
+                self._tell_again(story)
+            self._stories[stream] = story
         return story
+
+    def _tell_again(self, story: Story) -> None:
+        """A message speaks of a story that was over: it is told from the log, and from what is not written yet."""
+        self._wait_for_writer()
+        decider, stream = decider_of(story.stream), story.stream
+        fold(decider, stream, self.store.read_stream(stream), story)
+        for append in self._batch:
+            if append.stream == stream:
+                fold(decider, stream, _recorded(append), story)
+        self._forgotten.discard(stream)
+        self._finished.add(stream)
 
     def _await_deadline(self, story: Story) -> None:
         deadline = next_deadline(decider_of(story.stream), story.state)
@@ -250,12 +283,14 @@ class Relive:
             heapq.heappush(self._due, (deadline.fires_at, story.stream))
 
     def _forget_if_over(self, stream: str) -> None:
-        if stream in self._finished:
+        if stream in self._finished and not self._awaited[stream]:
             story = self._stories.get(stream)
             if story is None or next_deadline(decider_of(stream), story.state) is None:
                 self._stories.pop(stream, None)
                 self._noted.pop(stream, None)
+                self._awaited.pop(stream, None)
                 self._finished.discard(stream)
+                self._forgotten.add(stream)
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
@@ -275,3 +310,9 @@ class Relive:
         for answer in self.store.append(*batch):
             if isinstance(answer, StoreError):
                 raise answer
+
+
+def _recorded(append: Append) -> Iterator[Recorded]:
+    """The events of an append as folds see them; their positions are not known yet."""
+    for version, new in enumerate(append.events, append.expected_version + 1):
+        yield Recorded(0, append.stream, version, new.occurred_at, new.received_at, new.received_at, new.data)

@@ -1,7 +1,8 @@
-"""Commands by HTTP against the same route doing nothing: one server process, 64 connections, ratios of one run.
+"""Commands by HTTP against routes that do nothing: one server process, 64 connections, ratios of one run.
 
-* *nothing*   the same kind of route in a bare application: the body is read, an answer of the same size is sent
-* *door*      all that the door does (key, role, decoding, figures, log), before a desk that answers without deciding
+* *bare*      a route of the same kind in an empty application: reads the body, sends an answer of the same size
+* *plain*     the same as an ordinary FastAPI endpoint
+* *idle*      the same route doing nothing: key, role, decoding, figures and log, before a desk that decides nothing
 * *command*   an order is placed: decided, and answered when its event is durable
 
     python -m benchmarks.http_commands [--seconds 3] [--rounds 5] [--connections 64]
@@ -18,13 +19,14 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import fastapi
 import msgspec
 import psycopg
 import uvicorn
@@ -47,34 +49,55 @@ from migrations import migrate
 from projections.runner import Projector
 
 SCHEMA = "guarantee_http_benchmark"
-ROUTES = ("nothing", "door", "command")
-PATH = "/v1/commands/PlaceOrder"
+PATHS = {
+    "bare": "/bare", "plain": "/plain", "idle": "/v1/commands/PlaceOrder", "command": "/v1/commands/PlaceOrder",
+}  # fmt: skip
 IDLE = "idle"
 """The merchant whose orders the benchmark's desk does not decide."""
+ANSWER = b'{"stream":"order-12345-12345","version":1,"position":12345,"events":["order-12345-12345@1"]}'
+
+
+class Rate(NamedTuple):
+    """What one route did for a while."""
+
+    requests: float
+    """A second."""
+    cpu_us: float
+    """Of the server's process, for each request."""
 
 
 def main() -> None:
-    """Prints the rates of each round, and the medians of their ratios."""
+    """Prints the medians of all rounds, and the medians of their ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=3.0, help="for each route and round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--connections", type=int, default=64)
     given = parser.parse_args()
-    with _database() as url, _server(url) as (port, key):
+    with _database() as url, _server(url) as (port, key, cpu_seconds):
         client = Client(port, key, given.connections)
-        for route in ROUTES:
-            uvloop.run(client.rate(route, 1.0))
-        rounds = [{route: uvloop.run(client.rate(route, given.seconds)) for route in ROUTES} for _ in range(given.rounds)]
+        measure(client, cpu_seconds, 1.0)
+        rounds = [measure(client, cpu_seconds, given.seconds) for _ in range(given.rounds)]
     _report(rounds)
 
 
-def _report(rounds: list[dict[str, float]]) -> None:
-    print(f"{'requests/s':>12}" + "".join(f"{route:>10}" for route in ROUTES) + f"{'door':>10}{'command':>10}")
-    for number, rates in enumerate(rounds, 1):
-        ratios = [rates[route] / rates["nothing"] for route in ROUTES[1:]]
-        print(f"{number:>12}" + "".join(f"{rates[r]:>10,.0f}" for r in ROUTES) + "".join(f"{r:>10.2f}" for r in ratios))
-    medians = [statistics.median(rates[route] / rates["nothing"] for rates in rounds) for route in ROUTES[1:]]
-    print(f"{'median':>12}" + " " * 30 + "".join(f"{ratio:>10.2f}" for ratio in medians))
+def measure(client: "Client", cpu_seconds: Callable[[], float], seconds: float) -> dict[str, Rate]:
+    """One round: every route for so many seconds."""
+    found = {}
+    for route in PATHS:
+        cpu_before, started_at = cpu_seconds(), time.perf_counter()
+        answered = uvloop.run(client.ask(route, seconds))
+        elapsed, cpu = time.perf_counter() - started_at, cpu_seconds() - cpu_before
+        found[route] = Rate(answered / elapsed, 1e6 * cpu / answered)
+    return found
+
+
+def _report(rounds: list[dict[str, Rate]]) -> None:
+    print(f"medians of {len(rounds)} rounds   requests/s   server CPU us/request   rate of command against it")
+    for route in PATHS:
+        requests = statistics.median(found[route].requests for found in rounds)
+        cpu_us = statistics.median(found[route].cpu_us for found in rounds)
+        ratio = statistics.median(found["command"].requests / found[route].requests for found in rounds)
+        print(f"{route:>19}   {requests:>10,.0f}   {cpu_us:>21,.0f}   {ratio:>26.2f}")
 
 
 # --- the client -------------------------------------------------------------------------------------------------------
@@ -89,12 +112,10 @@ class Client:
             f"Host: 127.0.0.1\r\nAuthorization: Bearer {key}\r\nContent-Type: application/json\r\nAccept: */*\r\n"
         ).encode()
 
-    async def rate(self, route: str, seconds: float) -> float:
-        """Answers a second."""
-        started_at = time.perf_counter()
-        stop_at = started_at + seconds
-        answered = await asyncio.gather(*(self._ask(route, stop_at) for _ in range(self._connections)))
-        return sum(answered) / (time.perf_counter() - started_at)
+    async def ask(self, route: str, seconds: float) -> int:
+        """Asks for so long; returns the number of answers."""
+        stop_at = time.perf_counter() + seconds
+        return sum(await asyncio.gather(*(self._ask(route, stop_at) for _ in range(self._connections))))
 
     async def _ask(self, route: str, stop_at: float) -> int:
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
@@ -112,19 +133,21 @@ class Client:
     def _request(self, route: str) -> bytes:
         number = next(self._numbers)
         body = _order(f"{os.getpid()}-{number}", "m-1" if route == "command" else IDLE)
-        path = "/nothing" if route == "nothing" else PATH
         return b"POST %b HTTP/1.1\r\n%bIdempotency-Key: bench-%d-%d\r\nContent-Length: %d\r\n\r\n%b" % (
-            path.encode(), self._head, os.getpid(), number, len(body), body,
+            PATHS[route].encode(), self._head, os.getpid(), number, len(body), body,
         )  # fmt: skip
 
 
 def _order(order_id: str, merchant_id: str) -> bytes:
-    return (
-        '{"order_id":"%s","merchant_id":"%s","buyer_ref":"b-1","checkout_id":"c-1","category":"other",'
-        '"address_ref":"a-1","region":"ZJ","lines":[{"line_id":"1","sku":"red","units":3,"line_fen":30000}],'
-        '"freight_fen":1000,"total_fen":31000,"promises":[{"promise_id":"arrival","kind":"arrive_by",'
-        '"line_ids":["1"],"due_at":"2999-01-01T00:00:00+08:00","remedy":"full_refund"}]}' % (order_id, merchant_id)
-    ).encode()
+    return f'{{"order_id":"{order_id}","merchant_id":"{merchant_id}",{_REST}}}'.encode()
+
+
+_REST = (
+    '"buyer_ref":"b-1","checkout_id":"c-1","category":"other","address_ref":"a-1","region":"ZJ",'
+    '"lines":[{"line_id":"1","sku":"red","units":3,"line_fen":30000}],"freight_fen":1000,"total_fen":31000,'
+    '"promises":[{"promise_id":"arrival","kind":"arrive_by","line_ids":["1"],"due_at":"2999-01-01T00:00:00+08:00",'
+    '"remedy":"full_refund"}]'
+)
 
 
 # --- the server -------------------------------------------------------------------------------------------------------
@@ -142,15 +165,19 @@ class HalfIdleDesk(Desk):
 
 
 @contextmanager
-def _server(url: str) -> Iterator[tuple[int, str]]:
-    """A server in a process of its own; its port, and a key."""
+def _server(url: str) -> Iterator[tuple[int, str, Callable[[], float]]]:
+    """A server in a process of its own: its port, a key, and how to ask for the CPU seconds it has used."""
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=_serve, args=[url, theirs], daemon=True)
     process.start()
     theirs.close()
+
+    def cpu_seconds() -> float:
+        ours.send("cpu")
+        return float(ours.recv())
+
     try:
-        port = ours.recv()
-        yield port, keys.create(url, SCHEMA, "b-1", BUYER)
+        yield ours.recv(), keys.create(url, SCHEMA, "b-1", BUYER), cpu_seconds
     finally:
         ours.send("stop")
         process.join()
@@ -162,8 +189,8 @@ def _serve(url: str, pipe: Connection) -> None:
         with Store.open(url, SCHEMA, wire=WIRE) as store, Projector.open(url, SCHEMA, store) as projector:
             projector.build()
             desk = HalfIdleDesk(store, SystemClock())
-            server = uvicorn.Server(server_config(_both(create_app(store, desk, projector), _nothing()), "127.0.0.1", 0))
-            uvloop.run(_run(server, desk, pipe))
+            app = _both(create_app(store, desk, projector), _nothing())
+            uvloop.run(_run(uvicorn.Server(server_config(app, "127.0.0.1", 0)), desk, pipe))
 
 
 async def _run(server: uvicorn.Server, desk: Desk, pipe: Connection) -> None:
@@ -172,27 +199,33 @@ async def _run(server: uvicorn.Server, desk: Desk, pipe: Connection) -> None:
     while not server.started:
         await asyncio.sleep(0.01)
     pipe.send(server.servers[0].sockets[0].getsockname()[1])
-    await asyncio.to_thread(pipe.recv)
+    while await asyncio.to_thread(pipe.recv) == "cpu":
+        pipe.send(time.process_time())
     server.should_exit = True
     await serving
 
 
 def _nothing() -> FastAPI:
-    """A bare application with one route that does nothing."""
-    app = FastAPI(openapi_url=None)
+    """An application that does nothing, in two ways."""
+    app = FastAPI(openapi_url=None, telemetry={"tracing": False, "metrics": False, "logs": False})
 
-    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+    async def bare(scope: Scope, receive: Receive, send: Send) -> None:
         scope["guarantee.headers"] = dict(scope["headers"])
         await read_body(scope, receive)
-        await respond(send, b'{"stream":"order-12345-12345","version":1,"position":1,"events":["order-12345-12345@1"]}')
+        await respond(send, ANSWER)
 
-    add_route(app, "/nothing", serve, "nothing", {})
+    async def plain(request: fastapi.Request) -> fastapi.Response:
+        await request.body()
+        return fastapi.Response(ANSWER, media_type="application/json")
+
+    add_route(app, "/bare", bare, "bare", {})
+    app.post("/plain")(plain)
     return app
 
 
 def _both(app: FastAPI, nothing: FastAPI) -> Any:
     async def choose(scope: Scope, receive: Receive, send: Send) -> None:
-        await (nothing if scope.get("path") == "/nothing" else app)(scope, receive, send)
+        await (nothing if scope.get("path") in ("/bare", "/plain") else app)(scope, receive, send)
 
     return choose
 
@@ -201,7 +234,7 @@ async def _admit(desk: Desk) -> None:
     """A rulebook in force, and a merchant who may take orders."""
     m: dict[str, Any] = {"merchant_id": "m-1"}
     published = {"body": shipped("rulebook-2015.1")}
-    passed = {"checks": [], "on_time_bp": None, "as_described_bp": None, "score_position": 0}
+    passed: dict[str, Any] = {"checks": [], "on_time_bp": None, "as_described_bp": None, "score_position": 0}
     promised = {"guarantees": ["quality", "delivery", "exchange"], "exchange_days": 7, "return_address_ref": "a"}
     days = {"valid_from_on": "2015-01-01", "valid_to_on": "2999-12-31"}
     year = {"period_from_on": "2015-01-01", "period_to_on": "2999-12-31"}

@@ -53,7 +53,7 @@ class Posting(NamedTuple):
     amount_fen: int
 
 
-class Unbalanced(AssertionError):  # noqa: N818
+class Unbalanced(AssertionError):
     """The postings of an event do not sum to zero; this is a defect of the ledger."""
 
 

@@ -165,8 +165,8 @@ def handle(
     with every event.
 
     ``rules`` are all published rulebooks, ``current`` the one in force when the command was received: a command that
-    opens a term, and a stream that has opened none yet, are decided by it.  A command stamped earlier than the latest instant of its stream is
-    raised to it."""
+    opens a term, and a stream that has opened none yet, are decided by it.  A command stamped earlier than the latest
+    instant of its stream is raised to it."""
     asked.received_at = max(asked.received_at, story.latest_at)
     events = fire(decider, story, asked.received_at, rules)
     rulebook = current if asked.command.opens_term else _rules_of(story, rules, current)

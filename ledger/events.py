@@ -64,7 +64,7 @@ class Recorded(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 class Wire:
-    """Wire name <-> class, for a closed set of event classes; decodes typed, in one pass, and fails on anything else."""
+    """Wire name <-> class, for a closed set of event classes; decodes typed, and fails on anything else."""
 
     def __init__(self, classes: Iterable[type[Event]]) -> None:
         self.classes = {cls.__name__: cls for cls in classes}
@@ -83,7 +83,7 @@ class Wire:
         return self._encoder.encode(event)
 
     def decode(self, state: bytes) -> Event:
-        """The event that ``encode`` wrote; ``msgspec.ValidationError`` on an unknown type or a field of another type."""
+        """The event that ``encode`` wrote; ``msgspec.ValidationError`` if it is none of the classes."""
         event: Event = self._decoder.decode(state)
         return event
 

@@ -36,6 +36,6 @@ def stream_of(key: Key) -> str:
 
 
 projection = Projection(
-    "due_tasks", 1, DueTask, ("stream", "deadline", "key"), frozenset({"order", "merchant"}), rows=rows, is_sum=False, stream_of=stream_of,
-    indexes=(("fires_at",),),
+    "due_tasks", 1, DueTask, ("stream", "deadline", "key"), frozenset({"order", "merchant"}), rows=rows, is_sum=False,
+    stream_of=stream_of, indexes=(("fires_at",),),
 )  # fmt: skip

@@ -1,4 +1,5 @@
-"""``merchant_months``: what became of the orders that a merchant took in a month.  Key: merchant_id, month of placement.
+"""``merchant_months``: what became of the orders that a merchant took in a month.
+Key: merchant_id, month of placement.
 
 An order counts once, as the first that fits: cancelled (every unit called off, not for lack of stock), unavailable
 (every unit, for lack of stock), on_time, late, undelivered (breach decided, not arrived), open.

@@ -1,4 +1,5 @@
-"""``subsidy_balance``: rebates owed to a merchant (菜鸟物流补贴).  Key: merchant_id, month in which they were recorded."""
+"""``subsidy_balance``: rebates owed to a merchant (菜鸟物流补贴).
+Key: merchant_id, month in which they were recorded."""
 
 from collections.abc import Iterable, Iterator
 

@@ -31,7 +31,7 @@ def test_every_make_target_that_is_named_exists(name: str) -> None:
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_every_guarantee_command_that_is_named_exists(name: str) -> None:
     commands = get_command(app).commands  # type: ignore[attr-defined]
-    named = {x for x in re.findall(r"(?:`|^)guarantee ([a-z]+)", text_of(name), re.MULTILINE)}
+    named = set(re.findall(r"(?:`|^)guarantee ([a-z]+)", text_of(name), re.MULTILINE))
     assert named <= commands.keys()
 
 

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
+from functools import cache
 from typing import Any
 
 from api.demo import cast
@@ -12,13 +13,14 @@ from api.relive import Timed
 from ledger import budgets, merchants, programme
 from ledger.calendar import ZONE, parse
 from ledger.decider import ADMIN, FINANCE, MERCHANT, OFFICER, PAYMENT, Command
-from ledger.rulebook import rulebook_of, shipped
+from ledger.events import Recorded
+from ledger.rulebook import Rulebook, rulebook_of, shipped
 
 RULEBOOK, NEXT_RULEBOOK = "rulebook-2015.1", "rulebook-2015.2"
 YEAR = 2015
 GUARANTEES = ("quality", "delivery", "exchange")
 CHECKLIST = ("business licence", "delivery on time", "goods as described")
-SPARE_FEN, SPARE_FEN_AN_ORDER = 3_000_000, 20_000
+SPARE_FEN, SPARE_FEN_AN_ORDER = 2_000_000, 20_000
 """What a careful merchant pays into its deposit beyond what is required."""
 
 Step = tuple[str, str, Command, str, str]
@@ -41,11 +43,6 @@ def opening(size: Size) -> Iterator[Timed]:
         yield _timed(size, parse(f"2015-{when}"), what, command, actor, role)
 
 
-def first_key(size: Size) -> str:
-    """The key of the first command: by it a ledger that holds this demonstration is recognised."""
-    return f"{size.prefix}/{RULEBOOK}"
-
-
 def closing(size: Size) -> Timed:
     """The last command, by which it is known that the demonstration is complete."""
     command = budgets.RequestSpend(
@@ -60,8 +57,18 @@ def _timed(size: Size, at: datetime, what: str, command: Command, actor: str, ro
     return Timed(at, command, f"{size.prefix}/{what}", actor, role, approved_by=approver)
 
 
+@cache
+def _body() -> dict[str, Any]:
+    return shipped(RULEBOOK)
+
+
+@cache
+def _rulebook() -> Rulebook:
+    return rulebook_of(_body())
+
+
 def _publish(name: str, **changes: Any) -> programme.PublishRulebook:
-    return programme.PublishRulebook(body=shipped(RULEBOOK) | {"rulebook": name} | changes)
+    return programme.PublishRulebook(body=_body() | {"rulebook": name} | changes)
 
 
 def _rules() -> Iterator[Step]:
@@ -75,7 +82,7 @@ def _rules() -> Iterator[Step]:
 
 def _budgets() -> Iterator[Step]:
     """The year's three budgets; marketing outruns its own, waits, and gets more."""
-    authorised = rulebook_of(shipped(RULEBOOK)).budgets
+    authorised = _rulebook().budgets
     for name in ("quality", "marketing", "logistics"):
         amount_fen: int = getattr(authorised, f"{name}_fen")
         command = budgets.AuthoriseBudget(budget=name, year=YEAR, authorised_fen=amount_fen)
@@ -92,14 +99,14 @@ def _budgets() -> Iterator[Step]:
 
 def _spend(what: str, amount_fen: int) -> budgets.RequestSpend:
     return budgets.RequestSpend(
-        budget="marketing", year=YEAR, spend_id=f"summer-{what}", purpose="marketing", ref=f"{what}-agency",
+        budget="marketing", year=YEAR, spend_id=what, purpose="marketing", ref=f"{what}-agency",
         amount_fen=amount_fen,
     )  # fmt: skip
 
 
 def _admission(size: Size, merchant: Merchant) -> Iterator[Timed]:
     """TrustPass, application, review, guarantees, fee and deposit, within a morning."""
-    rules, merchant_id = rulebook_of(shipped(RULEBOOK)), merchant.merchant_id
+    rules, merchant_id = _rulebook(), merchant.merchant_id
     category = rules.categories[merchant.category]
     spare_fen = 0 if merchant.is_poor else SPARE_FEN + SPARE_FEN_AN_ORDER * size.orders // size.merchants
     guarantees = merchants.AcceptGuarantees(
@@ -151,6 +158,14 @@ def _deposit(merchant_id: str, amount_fen: int, number: int) -> merchants.Record
     return merchants.RecordDeposit(
         merchant_id=merchant_id, amount_fen=amount_fen, payment_ref=f"deposit-{merchant_id}-{number}"
     )
+
+
+def topped_up(size: Size, event: Recorded, d: merchants.TopUpDemanded) -> Iterator[Timed]:
+    """A careful merchant refills its deposit (补缴) in two days, and adds to it; the poor one has its own August."""
+    if d.merchant_id != cast.merchants(size.merchants)[-1].merchant_id:
+        command = _deposit(d.merchant_id, d.top_up_fen + 2 * SPARE_FEN, event.version)
+        at = event.received_at + timedelta(days=2)
+        yield _timed(size, at, f"{d.merchant_id}/top-up-{event.version}", command, cast.PROVIDER, PAYMENT)
 
 
 def _suspension(merchant_id: str) -> Iterator[Step]:

@@ -36,8 +36,8 @@ Answer = Literal["agrees", "refuses", "is_silent", "is_withdrawn"]
 
 _COURSES: Mapping[Course, int] = {
     "plain": 620, "unpaid": 25, "paid_twice": 8, "paid_wrong": 6, "buyer_cancels": 25, "stock_cancels": 15,
-    "part_cancelled": 20, "late_dispatch": 35, "late": 35, "lost": 8, "returned": 4, "partial": 14,
-    "false_delivered": 5, "recorded_late": 9, "handed_recorded_late": 4, "amended": 20, "waived": 10, "moved": 14,
+    "part_cancelled": 20, "late_dispatch": 35, "late": 22, "lost": 5, "returned": 2, "partial": 8,
+    "false_delivered": 3, "recorded_late": 5, "handed_recorded_late": 3, "amended": 20, "waived": 10, "moved": 14,
     "denied": 6, "waybill": 10, "typed_scans": 7, "refund_before": 30, "refund_after": 28, "reduction": 20,
     "asked_again": 6, "asked_too_late": 6,
 }  # fmt: skip
@@ -264,7 +264,7 @@ def _lines(chance: Random, merchant: Merchant, course: Course) -> tuple[Line, ..
     return tuple(
         Line(line_id=str(i), sku=sku, units=units, line_fen=units * price_fen)
         for i, (sku, price_fen) in enumerate(wanted, 1)
-        for units in [chance.choice((4, 6, 10, 12, 20, 24, 30, 50, 60, 100))]
+        for units in [chance.choice((8, 10, 12, 20, 24, 30, 50, 60, 100, 120, 200))]
     )
 
 

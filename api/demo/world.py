@@ -20,6 +20,7 @@ from api.relive import Timed
 from ledger.calendar import business_date
 from ledger.decider import BUYER, CARRIER, FINANCE, HANDLER, INTEGRATOR, MERCHANT, PAYMENT, Command
 from ledger.events import Recorded
+from ledger.merchants import TopUpDemanded
 from ledger.orders import events as e
 from ledger.orders import goods, placing, promises, refunds
 
@@ -69,7 +70,9 @@ class World:
     # --- how everybody acts on what happens ---------------------------------------------------------------------------
 
     def respond(self, event: Recorded) -> Iterable[Timed]:
-        """What the world outside does when it sees an event of an order."""
+        """What the world outside does when it sees an event."""
+        if isinstance(event.data, TopUpDemanded):
+            return admission.topped_up(self.plans.size, event, event.data)
         answer = self._answers.get(type(event.data))
         if answer is None:
             return ()
@@ -335,7 +338,7 @@ class World:
             yield self._timed(plan, at, f"{what}-off", write_off, cast.FINANCE, FINANCE, cast.SUPERVISOR)
 
     def _pay_again(self, plan: Plan, event: Recorded, d: e.RefundedUnitsArrived) -> Iterator[Timed]:
-        if plan.is_paid_again:
+        if plan.is_paid_again and plan.course in ("late", "partial", "false_delivered"):
             command = refunds.RepayUnits(
                 order_id=plan.order_id, refund_id=d.refund_id, goods_fen=d.goods_fen, freight_fen=d.freight_fen,
                 payment_ref=f"again-{plan.order_id}-{d.refund_id}",

@@ -186,7 +186,7 @@ def _each(settle: Settle, items: tuple[Any, ...]) -> None:
 
 def _utc(instant: datetime) -> datetime:
     _check_year(instant.year)  # first: a year at either edge of the calendar has no UTC
-    return instant.astimezone(UTC)
+    return instant if instant.tzinfo is UTC else instant.astimezone(UTC)
 
 
 def _check_year(year: int) -> None:

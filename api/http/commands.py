@@ -11,12 +11,12 @@ from contextlib import suppress
 from typing import Any, Literal
 
 import msgspec
-import structlog
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
+from api import logs
 from api.commands import Answer, Desk, Request
 from api.http import access, openapi
 from api.http.bodies import Body, refusal
@@ -47,8 +47,6 @@ STREAMS_AT_ONCE = 256
 
 _RESERVED_KEY = re.compile(r"P\d+/.*")
 """The keys of the messages that the ledger carries from stream to stream: nobody else may take them."""
-
-log = structlog.get_logger("http")
 
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -92,12 +90,12 @@ class Commands:
     # --- one command --------------------------------------------------------------------------------------------------
 
     def _single(self, name: str) -> Asgi:
-        body, waiting = self.bodies[name], self.metrics.commands_waiting
+        body, metrics = self.bodies[name], self.metrics
 
         async def serve(scope: Scope, receive: Receive, send: Send) -> None:
             trace = trace_of(scope)
             trace.event, result = "command_refused", "refused"
-            waiting.inc()
+            metrics.waiting += 1
             try:
                 answer = await self._asked(body, scope, receive)
                 trace.fields["stream"], trace.fields["position"] = answer.stream, answer.position
@@ -110,9 +108,9 @@ class Commands:
                     trace.event, result = "command_rejected", "rejected"
                 raise
             finally:
-                waiting.dec()
+                metrics.waiting -= 1
                 trace.fields["command"] = name
-                self.metrics.command(name, result, trace.seconds())
+                metrics.command(name, result, trace.seconds())
 
         return serve
 
@@ -242,7 +240,7 @@ class Commands:
         except Exception as error:
             refused = problem_of(error)
             if refused.status == 500:
-                log.error("line_failed", correlation_id=correlation_id, line=number + 1, exc_info=error)
+                logs.logger("http").error("line_failed", correlation_id=correlation_id, line=number + 1, exc_info=error)
             answered = _refused(number, refused, command.stream)
             result = answered.result
             return answered

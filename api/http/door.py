@@ -5,17 +5,18 @@ request is done.  Plain ASGI, because it lies on the path of every command.
 """
 
 import re
+import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import count
 from typing import Any
-from uuid import uuid4
 
 import psycopg
-import structlog
 from eventsourcing.persistence import InterfaceError, OperationalError
 from psycopg_pool import PoolTimeout
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api import logs
 from api.commands import TryLater
 from api.http.problems import MEDIA_TYPE, Problem, problem
 from api.keys import Holder, Keyring
@@ -70,7 +71,7 @@ class Door:
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics
-        self._log = structlog.get_logger("http")
+        self._ids = made_up_ids()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves a request; whatever happens, it is answered and logged once."""
@@ -78,7 +79,7 @@ class Door:
             await self._app(scope, receive, send)
             return
         headers = scope["guarantee.headers"] = dict(scope["headers"])
-        trace = scope["guarantee.trace"] = Trace(uuid4().hex)
+        trace = scope["guarantee.trace"] = Trace(next(self._ids))
         is_started = False
 
         async def send_on(message: Message) -> None:
@@ -99,7 +100,7 @@ class Door:
         except Exception as error:
             refused = problem_of(error)
             if refused.status == 500:
-                self._log.error("request_failed", correlation_id=trace.correlation_id, exc_info=error)
+                logs.logger("http").error("request_failed", correlation_id=trace.correlation_id, exc_info=error)
             if is_started:
                 raise
             await refuse(scope, send_on, refused)
@@ -107,11 +108,17 @@ class Door:
             self._finish(scope, trace)
 
     def _finish(self, scope: Scope, trace: Trace) -> None:
-        self._metrics.requests.labels(trace.event, str(trace.status)).inc()
-        self._log.info(
+        self._metrics.request(trace.event, trace.status)
+        logs.logger("http").info(
             trace.event, correlation_id=trace.correlation_id, method=scope["method"], path=scope["path"],
             status=trace.status, **trace.fields, duration_ms=round(1000 * trace.seconds(), 3),
         )  # fmt: skip
+
+
+def made_up_ids() -> Iterator[str]:
+    """Correlation ids: a random word for this process, and a number."""
+    word = secrets.token_hex(10)
+    return (f"{word}-{number}" for number in count(1))
 
 
 # --- saying no --------------------------------------------------------------------------------------------------------

@@ -6,11 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, TypeVar
 
 import msgspec
-import structlog
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api import logs
 from api.http import openapi
 from api.http.door import trace_of
 from api.http.problems import Problem
@@ -18,8 +18,6 @@ from api.metrics import MEDIA_TYPE, Metrics
 from api.queries import DoorDatabase
 from ledger.store import Store
 from projections.reader import ReadModels
-
-log = structlog.get_logger("http")
 
 T = TypeVar("T")
 
@@ -83,7 +81,7 @@ class Health:
         try:
             head, checkpoints = await self._in_thread(self._positions)
         except Exception as error:  # the rest is wanted most of all while the database is away
-            log.warning("positions_unknown", error=str(error))
+            logs.logger("http").warning("positions_unknown", error=str(error))
             head, checkpoints = None, {}
         return Response(self.metrics.text(head, checkpoints), media_type=MEDIA_TYPE)
 

@@ -309,6 +309,8 @@ def deliver(
 
 
 def _find_conflicts(s: OrderState, shipment: ShipmentState) -> Decisions:
+    if shipment.delivered_at is None:
+        return
     for first, second, kind in _conflicts(shipment.scans.values()):
         pair = (first.scan_id, second.scan_id)
         if pair not in shipment.conflicts:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from itertools import count
 from multiprocessing.connection import Connection
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -166,6 +167,11 @@ def database(postgres: str, *, template: str = "template1", is_migrated: bool = 
         yield url
     finally:
         drop_database(postgres, name)
+
+
+def name_of(url: str) -> str:
+    """The name of the database, by which it can be copied."""
+    return urlsplit(url).path[1:]
 
 
 def query(url: str, statement: str) -> list[tuple[Any, ...]]:

@@ -68,7 +68,10 @@ def test_every_answer_is_as_it_is_described(service: Service, described: Any, su
     for found in described.get_all_operations():
         operation = found.ok()
         for mode in GenerationMode:
-            with subtests.test(operation.label, mode=mode.value), suppress(Unsatisfiable):  # takes nothing: no wrong way
+            with (
+                subtests.test(operation.label, mode=mode.value),
+                suppress(Unsatisfiable),
+            ):  # takes nothing: no wrong way
                 fuzz(service, operation.as_strategy(generation_mode=mode))
 
 

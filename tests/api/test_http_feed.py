@@ -193,11 +193,13 @@ def following(
     if last_event_id is not None:
         sent["Last-Event-ID"] = str(last_event_id)
     parameters = {} if after is None else {"after": after}
-    with httpx.Client(base_url=service.base_url, timeout=30) as client:
-        with client.stream("GET", "/v1/events", params=parameters, headers=sent) as answer:
-            assert answer.status_code == 200
-            assert answer.headers["Content-Type"].startswith("text/event-stream")
-            yield events_of(answer.iter_lines())
+    with (
+        httpx.Client(base_url=service.base_url, timeout=30) as client,
+        client.stream("GET", "/v1/events", params=parameters, headers=sent) as answer,
+    ):
+        assert answer.status_code == 200
+        assert answer.headers["Content-Type"].startswith("text/event-stream")
+        yield events_of(answer.iter_lines())
 
 
 def events_of(lines: Iterator[str]) -> Iterator[dict[str, str]]:

@@ -53,7 +53,9 @@ def test_every_role_and_every_command_is_in_the_table(service: Service) -> None:
 @pytest.mark.parametrize("role", MAY_ASK)
 def test_a_role_is_refused_every_command_but_its_own(service: Service, role: str) -> None:
     headers = service.headers(role) | {"Idempotency-Key": "k"}
-    answers = {name: service.client.post(f"/v1/commands/{name}", json=None, headers=headers) for name in commands(service)}
+    answers = {
+        name: service.client.post(f"/v1/commands/{name}", json=None, headers=headers) for name in commands(service)
+    }
     allowed = {name for name, answer in answers.items() if answer.status_code != 403}
     assert allowed == set(MAY_ASK[role].split())
     assert {answers[name].json()["code"] for name in allowed} <= {"bad_json"}
@@ -82,7 +84,9 @@ def test_staff_read_every_stream_and_others_none_that_is_not_theirs(service: Ser
         assert service.get(f"/v1/streams/{stream}", role).status_code == (200 if role in STAFF else 404)
 
 
-@pytest.mark.parametrize("path", ["/v1/order_status", "/v1/streams/order-1", "/v1/events", "/v1/digest", "/v1/commands"])
+@pytest.mark.parametrize(
+    "path", ["/v1/order_status", "/v1/streams/order-1", "/v1/events", "/v1/digest", "/v1/commands"]
+)
 def test_nothing_is_answered_without_a_key(service: Service, path: str) -> None:
     method = "POST" if path == "/v1/commands" else "GET"
     assert refused(service.client.request(method, path)) == (401, "unauthenticated")

@@ -136,7 +136,9 @@ def test_each_request_is_logged_once_in_the_past_tense(service: Service, logged:
 
 def test_keys_are_never_logged(service: Service, logged: io.StringIO) -> None:
     key = service.key("b-1", "buyer")
-    service.send("RateOrder", "buyer", "b-1", headers={"Approval-Key": key, "X-Api-Key": key}, order_id="o", rating_id="r")
+    service.send(
+        "RateOrder", "buyer", "b-1", headers={"Approval-Key": key, "X-Api-Key": key}, order_id="o", rating_id="r"
+    )
     service.client.get("/v1/order_status", headers={"X-Api-Key": "gl_unknown"})
     assert logged.getvalue()
     assert key not in logged.getvalue()

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from api import keys
-from api.keys import Holder, Keyring, KeyRefused
+from api.keys import Holder, KeyRefused, Keyring
 from api.queries import DoorDatabase
 from ledger.log_library import writer_role
 from migrations import SCHEMA, migrate
