@@ -39,7 +39,7 @@ def catalogue() -> str:
 def _lines() -> Iterator[str]:
     yield "# Catalogue"
     yield ""
-    yield "Made from the code: `python -m api.catalogue --write docs/catalogue.md`.  `make docs` checks that it is true."
+    yield "Made from the code: `python -m api.catalogue --write docs/catalogue.md`; `make docs` checks that it is true."
     yield "Units stand at the end of a name: `_fen`, `_bp` (1/10 000), `_at` an instant, `_on` a business day."
     yield ""
     yield "Every command may also be refused with:"

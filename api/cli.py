@@ -6,6 +6,7 @@ Data go to stdout, words for people and progress bars to stderr.  Exit codes: 0 
 
 import asyncio
 import signal
+import subprocess
 import sys
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -31,6 +32,7 @@ from api.demo import plans, running, story
 from api.logs import configure
 from api.settings import Settings
 from api.wiring import Ledger, database_url, opened
+from benchmarks import BENCHMARKS
 from ledger import calendar
 from ledger.store import Check, StoreError
 from ledger.streams import DECIDERS
@@ -449,6 +451,23 @@ def demo(
         with _progress("verifying") as progress:
             is_sound = story.tell(ledger, made, story.console(), progress)
     sys.exit(0 if is_sound else 1)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def bench(
+    context: typer.Context,
+    name: Annotated[str | None, typer.Argument(help=f"One of {', '.join(BENCHMARKS)}; by default all.")] = None,
+) -> None:
+    """Measure and print ratios, each benchmark in a process of its own; what stands behind NAME is passed on to it."""
+    if name is not None and name not in BENCHMARKS:
+        raise BadInput(f"no such benchmark: {name}; there are {', '.join(BENCHMARKS)}")
+    failed = []
+    for module, what in BENCHMARKS.items() if name is None else [(name, BENCHMARKS[name])]:
+        say(f"{module}: {what}")
+        if subprocess.run([sys.executable, "-m", f"benchmarks.{module}", *context.args]).returncode:
+            failed.append(module)
+    if failed:
+        fail(3, f"could not be measured: {', '.join(failed)}")
 
 
 # --- Output -------------------------------------------------------------------------------------------------------

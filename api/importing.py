@@ -25,8 +25,8 @@ def run(ledger: Ledger, facts: list[Timed], until: datetime, progress: Callable[
         for done, _ in enumerate(relive.run(facts, until), 1):
             if done == 1 and relive.tally.rejected:
                 raise ValueError(
-                    f"other rules are in force in this ledger ({next(iter(relive.tally.rejected))}): import into one of "
-                    "its own, for example with GUARANTEE_SCHEMA=olist"
+                    f"other rules are in force in this ledger ({next(iter(relive.tally.rejected))}): import into "
+                    "one of its own, for example with GUARANTEE_SCHEMA=olist"
                 )
             if done % _EVERY == 0:
                 progress(done, len(facts))

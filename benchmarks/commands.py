@@ -26,13 +26,11 @@ from urllib.parse import unquote, urlsplit
 import psycopg
 
 from api import embedded
-from api.clock import SystemClock
 from api.commands import Desk
+from api.wiring import Ledger
 from benchmarks import ground, library, ratings
 from benchmarks.ground import Figure
 from benchmarks.ratings import Buyer
-from ledger.store import Store
-from ledger.streams import WIRE
 
 CALLERS = (64, 512)
 ORDERS = 2_048
@@ -48,31 +46,28 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="for each measurement")
     parser.add_argument("--rounds", type=int, default=3)
     chosen = parser.parse_args()
-    with ground.database() as url:
-        schema = "guarantee_benchmark"
-        with ground.ledger_schema(url, schema), Store.open(url, schema, wire=WIRE) as store:
-            figures, clients = asyncio.run(measure(store, url, chosen.seconds, chosen.rounds))
-            title = "Commands of one event, decided and durably appended"
-            ground.show(title, url, figures, [f"single-row inserts by {clients}"])
+    with ground.ledger() as ledger, library.application() as application:
+        rows = SingleRows(ledger.url)
+        figures = asyncio.run(measure(ledger, application, rows, chosen.seconds, chosen.rounds))
+        title = "Commands of one event, decided and durably appended"
+        ground.show(title, figures, [f"single-row inserts by {rows.clients}"])
 
 
-async def measure(store: Store, url: str, seconds: float, rounds: int) -> tuple[list[Figure], str]:
-    """The figures, and who made the inserts."""
-    desk = Desk(store, SystemClock())
-    buyers = ratings.place(store, ORDERS)
-    await asyncio.gather(*(ratings.warm(desk, buyers[start::64]) for start in range(64)))
-    rows = SingleRows(url)
+async def measure(
+    ledger: Ledger, application: library.Ratings, rows: "SingleRows", seconds: float, rounds: int
+) -> list[Figure]:
+    """The figures, measured in turn."""
+    buyers = ratings.place(ledger.store, ORDERS)
+    await ratings.warm(ledger.desk, buyers)
     saved: list[float] = []
     inserted: list[float] = []
     decided: dict[int, list[float]] = {callers: [] for callers in CALLERS}
-    with library.application(url) as application:
-        await asyncio.to_thread(library.saves_a_second, application, LIBRARY_THREADS, 1.0)
-        for turn in range(rounds):
-            ground.note(f"round {turn + 1} of {rounds}")
-            saved.append(await asyncio.to_thread(library.saves_a_second, application, LIBRARY_THREADS, seconds))
-            for callers in CALLERS:
-                decided[callers].append(await commands_a_second(desk, buyers, callers, seconds))
-            inserted.append(await asyncio.to_thread(rows.inserts_a_second, seconds))
+    for turn in range(rounds):
+        ground.note(f"round {turn + 1} of {rounds}")
+        saved.append(await asyncio.to_thread(library.saves_a_second, application, LIBRARY_THREADS, seconds))
+        for callers in CALLERS:
+            decided[callers].append(await commands_a_second(ledger.desk, buyers, callers, seconds))
+        inserted.append(await asyncio.to_thread(rows.inserts_a_second, seconds))
     few, many = CALLERS
     return [
         Figure(f"the package's save, {LIBRARY_THREADS} threads", saved),
@@ -81,7 +76,7 @@ async def measure(store: Store, url: str, seconds: float, rounds: int) -> tuple[
         Figure(f"single-row inserts, {CLIENTS} clients", inserted),
         Figure(f"commands, {few} callers, to the inserts", decided[few], against=inserted, target="≥ 0.6"),
         Figure(f"commands, {many} callers, to the inserts", decided[many], against=inserted),
-    ], rows.name
+    ]
 
 
 async def commands_a_second(desk: Desk, buyers: Sequence[Buyer], callers: int, seconds: float) -> float:
@@ -115,7 +110,7 @@ class SingleRows:
 
     def __init__(self, url: str) -> None:
         self._url, self._pgbench = url, find_pgbench()
-        self.name = "pgbench" if self._pgbench else "threads of ours, because there is no pgbench on this machine"
+        self.clients = "pgbench" if self._pgbench else "threads of ours, because there is no pgbench on this machine"
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(_CREATE)
 

@@ -10,6 +10,7 @@ import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from urllib.parse import urlsplit
 
 import msgspec
@@ -17,41 +18,37 @@ import psycopg
 from psycopg import sql
 
 from api.settings import Settings
-from api.wiring import database_url
+from api.wiring import Ledger, database_url, opened
 from migrations import migrate
-
-DATABASE = "guarantee_benchmark"
 
 
 @contextmanager
-def database() -> Iterator[str]:
+def database(name: str) -> Iterator[str]:
     """The URL of an empty database beside the ledger's, on the same server; it is dropped afterwards."""
-    server, name = database_url(Settings()), sql.Identifier(DATABASE)
-    drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name)
+    server, full_name = database_url(Settings()), f"guarantee_benchmark_{name}"
+    drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(full_name))
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(drop)
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
-        try:
-            yield urlsplit(server)._replace(path=f"/{DATABASE}").geturl()
-        finally:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(full_name)))
+    try:
+        yield urlsplit(server)._replace(path=f"/{full_name}").geturl()
+    finally:
+        with psycopg.connect(server, autocommit=True) as connection:
             connection.execute(drop)
 
 
 @contextmanager
-def ledger_schema(url: str, name: str) -> Iterator[str]:
-    """The name of an empty ledger's schema; it is dropped afterwards, with the role that writes to it."""
-    migrate(url, name)
-    try:
-        yield name
-    finally:
-        with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(name)))
-            connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(f"{name}_writer")))
+def ledger(*, recorded_from: datetime | None = None) -> Iterator[Ledger]:
+    """An empty ledger in a database of its own, dropped afterwards.  ``recorded_from`` as in ``wiring.opened``."""
+    with database("ledger") as url:
+        migrate(url)
+        with opened(Settings(database_url=url), recorded_from=recorded_from) as ledger:
+            yield ledger
 
 
-def machine(url: str) -> str:
+def machine() -> str:
     """What the figures were measured on."""
-    with psycopg.connect(url) as connection:
+    with psycopg.connect(database_url(Settings())) as connection:
         settings = {name: connection.execute(f"SHOW {name}").fetchone() for name in ("server_version", "fsync")}
     version, fsync = (found[0] if found else "?" for found in settings.values())
     return (
@@ -92,21 +89,21 @@ class Figure(msgspec.Struct):
             self.name,
             f"{number(statistics.median(self.values))} {self.unit}",
             _range(self.values),
-            f"{number(statistics.median(ratios))} ×" if ratios else "",
+            f"{number(statistics.median(ratios))} x" if ratios else "",
             _range(ratios) if ratios else "",
             self.target,
         )
 
 
-def show(title: str, url: str, figures: Sequence[Figure], notes: Sequence[str] = ()) -> None:
+def show(title: str, figures: Sequence[Figure], notes: Sequence[str] = ()) -> None:
     """Prints a table of figures."""
     head = ("", "median", "min to max", "ratio", "min to max", "target")
     rows = [head, *(figure.cells() for figure in figures)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    print(f"\n{title}\n{machine(url)}\n")
+    print(f"\n{title}\n{machine()}\n")
     for row in rows:
-        name, *others = (cell.ljust(w) if not at else cell.rjust(w) for at, (cell, w) in enumerate(zip(row, widths, strict=True)))
-        print("  ".join([name, *others]).rstrip())
+        cells = [row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]
+        print("  ".join(cells).rstrip())
     for text in notes:
         print(text)
     print(flush=True)

@@ -1,4 +1,4 @@
-"""The eventsourcing package as it comes: its default settings, its own PostgreSQL recorder in a schema of its own."""
+"""The eventsourcing package as it comes: its default settings, its own PostgreSQL recorder."""
 
 import threading
 import time
@@ -8,7 +8,6 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
-import psycopg
 from eventsourcing.application import Application
 from eventsourcing.domain import Aggregate, event
 from eventsourcing.persistence import Tracking
@@ -16,7 +15,7 @@ from eventsourcing.postgres import PostgresDatastore, PostgresTrackingRecorder
 from eventsourcing.projection import Projection, ProjectionRunner
 from psycopg.sql import SQL, Identifier
 
-SCHEMA = "library"
+from benchmarks import ground
 
 
 class Rating(Aggregate):
@@ -41,9 +40,7 @@ class Ratings(Application[UUID]):
 
 
 def environment(url: str) -> dict[str, str]:
-    """The package's settings for a schema of its own in the database at ``url``, which is made if it is not there."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(SQL("CREATE SCHEMA IF NOT EXISTS {}").format(Identifier(SCHEMA)))
+    """The settings that the package cannot do without."""
     parts = urlsplit(url)
     return {
         "PERSISTENCE_MODULE": "eventsourcing.postgres",
@@ -52,18 +49,18 @@ def environment(url: str) -> dict[str, str]:
         "POSTGRES_PORT": str(parts.port or 5432),
         "POSTGRES_USER": unquote(parts.username or ""),
         "POSTGRES_PASSWORD": unquote(parts.password or ""),
-        "POSTGRES_SCHEMA": SCHEMA,
     }
 
 
 @contextmanager
-def application(url: str) -> Iterator[Ratings]:
-    """The application, closed afterwards."""
-    ratings = Ratings(environment(url))
-    try:
-        yield ratings
-    finally:
-        ratings.close()
+def application() -> Iterator[Ratings]:
+    """The application in a database of its own, beside the ledger's on the same server."""
+    with ground.database("library") as url:
+        ratings = Ratings(environment(url))
+        try:
+            yield ratings
+        finally:
+            ratings.close()
 
 
 def saves_a_second(ratings: Ratings, threads: int, seconds: float) -> float:
@@ -99,7 +96,8 @@ class CountsView(PostgresTrackingRecorder):
             SQL("CREATE TABLE IF NOT EXISTS {} (merchant_id text PRIMARY KEY, ratings bigint)").format(table)
         )
         self._count = SQL(
-            "INSERT INTO {0} AS counts VALUES (%s, 1) ON CONFLICT (merchant_id) DO UPDATE SET ratings = counts.ratings + 1"
+            "INSERT INTO {0} AS counts VALUES (%s, 1) "
+            "ON CONFLICT (merchant_id) DO UPDATE SET ratings = counts.ratings + 1"
         ).format(table)
 
     def count(self, merchant_id: str, tracking: Tracking) -> None:
@@ -119,8 +117,16 @@ class Counts(Projection[CountsView]):
         self.view.count(domain_event.merchant_id, tracking)
 
 
-def runner(url: str) -> ProjectionRunner[Ratings, CountsView]:
-    """The package's projection runner, which begins to work at once; a context manager."""
-    return ProjectionRunner(
-        application_class=Ratings, projection_class=Counts, view_class=CountsView, env=environment(url)
-    )
+Running = ProjectionRunner[Ratings, CountsView]
+
+
+@contextmanager
+def running() -> Iterator[Running]:
+    """The application with its projection running beside it, in a database of its own."""
+    with (
+        ground.database("library") as url,
+        ProjectionRunner(
+            application_class=Ratings, projection_class=Counts, view_class=CountsView, env=environment(url)
+        ) as runner,
+    ):
+        yield runner

@@ -141,6 +141,7 @@ class OrdersLog:
         self._merchants, self._between = merchants, timedelta(days=1) / orders_a_day
         self._queue: list[tuple[datetime, int, Life, Step]] = []
         self._numbers = 0
+        self._answered = 0
         self._placed = 0
         self._place_next()
 
@@ -177,7 +178,8 @@ class OrdersLog:
         if not outcome.events:
             return None
         self._plan_what_follows(life, at, version, outcome)
-        key = None if step.command is None or outcome.rejected else f"{story.stream}/{self._numbers}"
+        self._answered += 1
+        key = None if step.command is None or outcome.rejected else f"{story.stream}/{self._answered}"
         return Append(
             story.stream, version, outcome.events, _actor(step, life), step.role, key, bytes(32) if key else None,
             story.stream,

@@ -17,6 +17,8 @@ from psycopg import sql
 
 from ledger.log_writer import Connection, is_passing
 
+_UNKNOWN = -2
+"""Not looked yet: before every position that somebody may have seen, even -1."""
 _POLL_SECONDS = 1.0
 _CLOSE_SECONDS = 0.2
 """How long a listener that is being closed may still sit on its connection."""
@@ -30,7 +32,7 @@ class Tail:
     def __init__(self, connect: Callable[[], Connection], channel: str) -> None:
         self._connect = connect
         self._listen = sql.SQL("LISTEN {}").format(sql.Identifier(channel))
-        self._position = 0
+        self._position = _UNKNOWN
         self._moved = threading.Condition()
         self._waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
         self._is_closed = False
@@ -83,7 +85,7 @@ class Tail:
     def _known(self) -> int:
         if self._error is not None:
             raise self._error
-        return self._position
+        return max(0, self._position)
 
     def _run(self) -> None:
         pause = _FIRST_PAUSE_SECONDS

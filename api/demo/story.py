@@ -7,7 +7,6 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
-from heapq import nsmallest
 from typing import Any
 
 import msgspec
@@ -17,8 +16,8 @@ from rich.table import Table
 
 from api import asof, audit
 from api.asof import Moment
+from api.demo import admission, visitors
 from api.demo import cases as cases_
-from api.demo import visitors
 from api.demo.cases import Cases, Orders, Refund
 from api.demo.running import Made
 from api.wiring import Ledger
@@ -30,7 +29,7 @@ from ledger.streams import WIRE
 from projections import PROJECTIONS
 from projections.reader import Snapshot
 
-WIDTH = 118
+WIDTH = 120
 
 Progress = Callable[[int, int], None]
 
@@ -121,8 +120,11 @@ def yuan(amount_fen: int) -> str:
 
 
 def local(instant: datetime | None) -> str:
-    """An instant of the summer in Shanghai, to the minute."""
-    return f"{instant.astimezone(calendar.ZONE):%m-%d %H:%M}" if instant else "-"
+    """An instant in Shanghai: of the year 2015 to the minute, of other years the day."""
+    if instant is None:
+        return "-"
+    there = instant.astimezone(calendar.ZONE)
+    return f"{there:%m-%d %H:%M}" if there.year == admission.YEAR else f"{there:%Y-%m-%d}"
 
 
 def _table(*columns: str, right: Sequence[str] = (), wraps: Sequence[str] = ()) -> Table:
@@ -228,18 +230,18 @@ _TURNS = (e.PromiseBreached, e.BreachContradicted, e.BreachOverturned)
 
 _SAID: dict[type, Callable[[Any], str]] = {
     e.OrderPlaced: lambda d: f"{yuan(d.total_fen)}, due {_arrival_due(d)}",
-    e.PaymentCaptured: lambda d: f"{yuan(d.amount_fen)} into escrow (担保交易)",
+    e.PaymentCaptured: lambda d: f"{yuan(d.amount_fen)} into escrow",
     e.UnitsDispatched: lambda d: f"parcel {d.shipment_id} is on its way",
     e.CarrierScanRecorded: lambda d: (
         f"parcel {d.shipment_id}: {d.status}" if d.status in ("delivered", "signed") else ""
     ),
     e.PromiseBreached: lambda d: f"{d.promise_id}: due {local(d.due_at)}",
     e.RefundApproved: lambda d: f"{d.refund_id}: {yuan(d.refund_fen)}",
-    e.RefundPaid: lambda d: f"{d.refund_id}: the buyer has the money",
+    e.RefundPaid: lambda d: f"{d.refund_id}: paid to the buyer",
     e.BreachContradicted: lambda d: f"{d.promise_id}: a scan says in time",
     e.BreachOverturned: lambda d: f"{d.promise_id}: kept after all",
     e.RefundCancelled: lambda d: f"{d.refund_id}: {yuan(d.refund_fen)}",
-    e.RefundRecoveryOpened: lambda d: f"{d.refund_id}: the buyer owes {yuan(d.refund_fen)}",
+    e.RefundRecoveryOpened: lambda d: f"{d.refund_id}: {yuan(d.refund_fen)} owed back",
     e.RefundRecovered: lambda d: f"{d.refund_id}: {yuan(d.amount_fen)} is back",
     e.RecoveryWrittenOff: lambda d: f"{d.refund_id}: {yuan(d.amount_fen)} given up",
     e.EscrowReleased: lambda d: f"{yuan(d.paid_out_fen)} to the merchant",
@@ -266,7 +268,7 @@ def _three_moments(tale: Tale, told: Told) -> None:
     moments = {
         f"recorded at {scan.position - 1}": Moment(position=scan.position - 1),
         f"occurred by {local(due_at)}": Moment(occurred_before=due_at),
-        "today": Moment(),
+        "it is now": Moment(),
     }
     table = _table("the same order as", *moments)
     states = [asof.history(tale.ledger.store, told.stream, moment)[1].state for moment in moments.values()]
@@ -369,7 +371,7 @@ def _sources(tale: Tale, refund: Refund) -> None:
     claim: ClaimState = story.state.claims[refund.refund_id]
     table = _table("source", "amount", "account it left", right=("amount",))
     sources = {
-        "escrow": (claim.escrow_fen, accounts.REFUND_ESCROW),
+        "escrow": (claim.escrow_fen, accounts.ESCROW),
         "commission given back": (claim.commission_fen, accounts.COMMISSION),
         "the merchant's deposit (保证金)": (claim.drawn_fen, accounts.deposit(story.state.merchant_id)),
         "the platform's advance (垫付)": (claim.advanced_fen, accounts.receivable(story.state.merchant_id)),
@@ -387,18 +389,18 @@ def _sources(tale: Tale, refund: Refund) -> None:
 
 
 def _in_attempts(entries: Sequence[Entry], refund_id: str) -> str:
-    steps = []
+    steps: dict[str, list[str]] = defaultdict(list)
     for entry in entries:
         match entry.data:
             case e.RefundCoverReported(refund_id=found, short_fen=short_fen) if found == refund_id:
-                steps.append(f"{local(entry.recorded_at)} {f'short by {yuan(short_fen)}' if short_fen else 'covered'}")
+                steps[local(entry.recorded_at)].append(f"short by {yuan(short_fen)}" if short_fen else "covered")
             case e.RefundPayoutFailed(refund_id=found) if found == refund_id:
-                steps.append(f"{local(entry.recorded_at)} payout failed")
+                steps[local(entry.recorded_at)].append("payout failed")
             case e.RefundApproved(refund_id=found) if found == refund_id:
-                steps.append(f"{local(entry.recorded_at)} approved")
+                steps[local(entry.recorded_at)].append("approved")
             case e.RefundPaid(refund_id=found) if found == refund_id:
-                steps.append(f"{local(entry.recorded_at)} paid")
-    return " → ".join(steps)
+                steps[local(entry.recorded_at)].append("paid")
+    return " → ".join(f"{at} {', '.join(said)}" for at, said in steps.items())
 
 
 # --- a handler ------------------------------------------------------------------------------------------------------
@@ -406,18 +408,23 @@ def _in_attempts(entries: Sequence[Entry], refund_id: str) -> str:
 
 def _handler(tale: Tale, snapshot: Snapshot) -> None:
     tale.chapter("A handler asks: what is due next, and how much of this order can still be refunded?")
-    waiting = (x for x in snapshot.rows("due_tasks") if x.owner_id)
-    tasks = nsmallest(6, waiting, key=lambda task: (task.fires_at, task.stream))
-    if not tasks:
-        tale.line("Nothing is due.")
-    else:
-        columns = ("due", "until then it is up to", "in", "deadline", "else the clock decides")
-        table = _table(*columns, wraps=columns[3:])
-        for task in tasks:
-            said = _ELSE.get(task.deadline, "")
-            who = f"{task.owner_role} {task.owner_id}"
-            table.add_row(local(task.fires_at), who, task.stream, f"{task.deadline} {task.key}", said)
+    waiting: Counter[str] = Counter()
+    first: dict[str, Any] = {}
+    for task in snapshot.rows("due_tasks"):
+        if task.owner_id and task.stream.startswith("order-"):
+            waiting[task.deadline] += 1
+            so_far = first.get(task.deadline)
+            if so_far is None or task.fires_at < so_far.fires_at:
+                first[task.deadline] = task
+    columns = ("next due", "until then it is up to", "in", "deadline", "waiting", "else the clock decides")
+    table = _table(*columns, right=("waiting",), wraps=columns[-1:])
+    for name, task in sorted(first.items(), key=lambda item: (item[1].fires_at, item[0])):
+        who, else_ = f"{task.owner_role} {task.owner_id}", _ELSE.get(name, "")
+        table.add_row(local(task.fires_at), who, task.stream, name, str(waiting[name]), else_)
+    if first:
         tale.out.print(table)
+    else:
+        tale.line("Nothing is due.")
     if tale.orders.claimed is not None:
         _refundable(tale, tale.orders.claimed)
 
@@ -450,8 +457,10 @@ def _refundable(tale: Tale, row: Any) -> None:
         f"{x.free_units} of {x.units} {x.sku} {yuan(x.left_fen)}" for x in s.lines.values() if x.free_units
     )
     in_escrow_fen = sum(x.escrow_fen for x in s.lines.values()) + s.freight_escrow_fen
-    tale.line(f"  left: {free or 'no units'}, freight {yuan(s.freight_left_fen)}; of this {yuan(in_escrow_fen)} lie in")
-    tale.line("  escrow, the rest would be asked of the merchant: commission given back, deposit, advance")
+    tale.line(f"  left: {free or 'no units'}, freight {yuan(s.freight_left_fen)}")
+    elsewhere_fen = row.refundable_fen - in_escrow_fen
+    asked = "" if not elsewhere_fen else f", {yuan(elsewhere_fen)} would be asked of the merchant and its deposit"
+    tale.line(f"  of this {yuan(in_escrow_fen)} still lie in escrow{asked}")
 
 
 def _claim_said(claim: ClaimState) -> str:

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from fastapi import FastAPI
@@ -20,8 +20,8 @@ from starlette.responses import Response, StreamingResponse
 from api import exports
 from api.http import access, openapi
 from api.http.bodies import MOST_POSITION
-from api.http.door import authenticated, trace_of
-from api.http.problems import Problem, problem
+from api.http.door import authenticated, problem_of, trace_of
+from api.http.problems import problem
 from api.http.reads import MOST_ROWS, ROWS, answer, link_to, number, parameters
 from api.keys import Holder, Keyring
 from api.metrics import Metrics
@@ -56,11 +56,21 @@ class EventRead(msgspec.Struct, frozen=True):
     data: dict[str, Any]
 
 
-class Shown(NamedTuple):
-    """An event, and how it is written down."""
+class Shown:
+    """An event, and how it is written down once somebody may see it."""
 
-    entry: Entry
-    line: bytes
+    __slots__ = ("_line", "entry")
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+        self._line = b""
+
+    @property
+    def line(self) -> bytes:
+        """The event as one line of JSON."""
+        if not self._line:
+            self._line = msgspec.json.encode(exports.entry_dict(self.entry))
+        return self._line
 
 
 class Feed:
@@ -70,7 +80,7 @@ class Feed:
         self.store, self.keyring, self.metrics, self._threads = store, keyring, metrics, threads
         self._tail: Tail | None = None
         self._is_closed = False
-        self._reading: dict[tuple[int, int], asyncio.Task[list[Shown]]] = {}
+        self._reading: dict[tuple[int, int, bool], asyncio.Task[list[Shown]]] = {}
 
     def add_routes(self, app: FastAPI) -> None:
         """One route; what the client accepts says which form it wants."""
@@ -121,9 +131,10 @@ class Feed:
     async def _page(self, request: Request, holder: Holder, after: int, limit: int) -> Response:
         found: list[bytes] = []
         seen = after
-        at_once = limit if access.reads_everything(holder.role) else MOST_ROWS
+        sees_all = access.reads_everything(holder.role)
+        at_once = limit if sees_all else MOST_ROWS
         for _ in range(PAGES_A_REQUEST):
-            shown = await self._read(seen, at_once)
+            shown = await self._read(seen, at_once, sees_all)
             for one in shown:
                 if len(found) == limit:
                     break
@@ -146,7 +157,7 @@ class Feed:
             yield b"retry: 1000\n\n"
             while not self._is_closed and await self._is_still(request, holder):
                 if await self.tail.wait_async(after, LOOK_AGAIN_SECONDS) > after:
-                    for one in await self._read(after, MOST_ROWS):
+                    for one in await self._read(after, MOST_ROWS, access.reads_everything(holder.role)):
                         after = one.entry.position
                         if access.may_see(holder.role, holder.actor, one.entry):
                             yield _event(one)
@@ -162,27 +173,25 @@ class Feed:
         """Whether the key is still its holder's; a database that is away for a moment takes nobody's key."""
         try:
             return await authenticated(request.scope, self.keyring) == holder
-        except Problem:
-            return False
-        except Exception:
-            return True
+        except Exception as error:
+            return problem_of(error).status == 503
 
-    async def _read(self, after: int, limit: int) -> list[Shown]:
+    async def _read(self, after: int, limit: int, sees_all: bool) -> list[Shown]:
         """Events after a position; those who ask for the same at the same time share the answer."""
-        asked = self._reading.get((after, limit))
+        question = (after, limit, sees_all)
+        asked = self._reading.get(question)
         if asked is None:
-            asked = asyncio.get_running_loop().create_task(self._ask(after, limit))
-            self._reading[after, limit] = asked
-            asked.add_done_callback(lambda _: self._reading.pop((after, limit), None))
+            asked = self._reading[question] = asyncio.get_running_loop().create_task(self._ask(*question))
+            asked.add_done_callback(lambda _: self._reading.pop(question, None))
         return await asyncio.shield(asked)
 
-    async def _ask(self, after: int, limit: int) -> list[Shown]:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._shown, after, limit)
+    async def _ask(self, after: int, limit: int, sees_all: bool) -> list[Shown]:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._shown, after, limit, sees_all)
 
-    def _shown(self, after: int, limit: int) -> list[Shown]:
-        return [
-            Shown(entry, msgspec.json.encode(exports.entry_dict(entry))) for entry in self.store.entries(after, limit)
-        ]
+    def _shown(self, after: int, limit: int, sees_all: bool) -> list[Shown]:
+        """Who sees all has all written down here, in a thread; who sees little has that little written down later."""
+        shown = [Shown(entry) for entry in self.store.entries(after, limit)]
+        return [one for one in shown if one.line] if sees_all else shown
 
 
 def _event(one: Shown) -> bytes:

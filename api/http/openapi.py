@@ -19,9 +19,11 @@ from fastapi.openapi.utils import get_openapi
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.http import access
 from api.http.bodies import Body
 from api.http.door import trace_of
 from api.http.problems import CODES, MEDIA_TYPE, TYPE_PREFIX, ProblemDetails
+from api.keys import KEY_ROLES
 from ledger.decider import Command
 from projections.projection import Projection
 
@@ -190,7 +192,7 @@ def _refusal(status: int) -> Operation:
 
 
 def _who(kind: type[Command]) -> str:
-    roles = sorted(kind.roles - {"policy"})
+    roles = [role for role in KEY_ROLES if access.may_ask(role, kind)]
     if not roles:
         return "The ledger sends this to itself; no key may."
     asked = f"Asked by: {', '.join(roles)}."

@@ -29,13 +29,14 @@ def commission_target(s: OrderState, kept_fen: int) -> int:
 
 def _release(s: OrderState) -> Decisions:
     """What the buyer has received and no claim holds goes to the merchant, less commission."""
-    lines = _releasable(s) if s.has_receipt else ()
+    has_receipt = s.has_receipt
+    lines = _releasable(s) if has_receipt else ()
     goods_fen = sum(x.goods_fen for x in lines)
-    is_freight_earned = s.has_receipt or not any(line.free_units for line in s.lines.values())
+    is_freight_earned = has_receipt or not any(line.free_units for line in s.lines.values())
     freight_fen = _releasable_freight(s, goods_fen) if is_freight_earned else 0
-    commission_fen = commission_target(s, s.kept_fen + goods_fen) - s.commission_fen
     if not (goods_fen or freight_fen or s.commission_escrow_fen):
         return
+    commission_fen = commission_target(s, s.kept_fen + goods_fen) - s.commission_fen
     commission_fen = max(0, min(commission_fen, goods_fen + freight_fen + s.commission_escrow_fen))
     paid_out_fen = goods_fen + freight_fen + s.commission_escrow_fen - commission_fen
     if goods_fen or freight_fen or paid_out_fen:

@@ -392,7 +392,7 @@ def deadlines(s: OrderState) -> Iterator[Deadline]:
 
 def closes_at(s: OrderState) -> datetime | None:
     """When the last window ends; ``None`` while goods, claims or refunds are open."""
-    if s.has_open_claim or s.has_unpaid_refund or not s.is_received:
+    if not s.has_receipt or s.has_open_claim or s.has_unpaid_refund or not s.is_received:
         return None
     return max((x.closes_at for x in s.shipments.values() if x.closes_at), default=None)
 

@@ -82,7 +82,7 @@ def test_the_description_of_a_command_has_its_words_bounds_and_roles(service: Se
     document = service.client.get("/openapi.json").json()
     operation = document["paths"]["/v1/commands/PlaceOrder"]["post"]
     assert "`merchant_not_active`" in operation["description"]
-    assert "Asked by: buyer." in operation["description"]
+    assert "Asked by: buyer, integrator." in operation["description"]
     schema = document["components"]["schemas"]["PlaceOrder"]
     assert "merchant_version" not in schema["properties"]
     assert schema["additionalProperties"] is False

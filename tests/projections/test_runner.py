@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from random import Random
 
@@ -46,6 +46,14 @@ def check(projector: Projector, position: int) -> None:
     """Everything stands at the position, and is what the log says."""
     assert {found.position for found in projector.models.status().values()} == {position}
     assert live_digests(projector) == replayed_digests(projector.store, projector.projections)
+
+
+def wait_until(happens: Callable[[], bool], seconds: float = 120) -> None:
+    """Does it happen?  Nobody waits for ever."""
+    give_up_at = time.monotonic() + seconds
+    while not happens():
+        assert time.monotonic() < give_up_at
+        time.sleep(0.005)
 
 
 @pytest.fixture
@@ -131,8 +139,7 @@ def test_many_runners_at_once_do_the_work_once(ledger: str, store: Store, in_thr
 
         def run() -> None:
             with Store.open(ledger, wire=WIRE) as mine, Projector.open(ledger, store=mine) as projector:
-                while projector.run_once(97) < len_of_log:
-                    pass
+                wait_until(lambda: projector.run_once(97) >= len_of_log)
 
         len_of_log = sum(len(append.events) for append in appends)
         in_threads(lambda: written(store, appends), *[run] * runners)

@@ -24,5 +24,5 @@ def test_crashes_of_writers_and_server_lose_nothing_that_was_acknowledged(home: 
 
     print(found)  # noqa: T201
     assert hammer.kills == kills
-    assert found.acknowledged > 100
+    assert found.acknowledged > kills
     assert found.are_clean()

@@ -163,4 +163,4 @@ def test_reading_survives_broken_connections(filled: Store, owner: psycopg.Conne
         cut_connections(owner)
         began = time.monotonic()
         assert filled.head().position == 150
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 3  # were they tried one by one, it would take longer

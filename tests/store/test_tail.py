@@ -7,6 +7,7 @@ import time
 import psycopg
 import pytest
 
+from ledger import log_tail
 from ledger.store import Store
 from tests.store.bank import append, cut_connections, deposits
 
@@ -26,16 +27,15 @@ def test_without_news_the_wait_ends_in_time(store: Store) -> None:
         tail.wait(0, timeout=10)
         began = time.monotonic()
         assert tail.wait(1, timeout=0.1) == 1
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5
 
 
-def test_news_wakes_those_who_wait(store: Store) -> None:
+def test_news_wakes_those_who_wait(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_tail, "_POLL_SECONDS", 3600)
     with store.listen() as tail:
-        tail.wait(-1, timeout=10)
+        assert tail.wait(-1, timeout=10) == 0
         threading.Timer(0.1, lambda: store.append(append("a", 0, *deposits(1)))).start()
-        began = time.monotonic()
         assert tail.wait(0, timeout=10) == 1
-        assert time.monotonic() - began < 0.7  # a poll would come after a second
 
 
 def test_a_thousand_tasks_wait_on_one_connection(store: Store) -> None:
@@ -92,7 +92,7 @@ def test_closing_wakes_those_who_wait(store: Store) -> None:
     began = time.monotonic()
 
     assert tail.wait(0, timeout=10) == 0
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5
 
 
 def test_a_listener_that_can_never_work_says_so(store: Store, owner: psycopg.Connection) -> None:
