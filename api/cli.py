@@ -449,8 +449,9 @@ def demo(
         for kind, count in sorted(made.rejected.items()):
             say(f"{count:>8}  rejected {kind}")
         with _progress("verifying") as progress:
-            is_sound = story.tell(ledger, made, story.console(), progress)
-    sys.exit(0 if is_sound else 1)
+            tale = story.look(ledger, made, story.console(), progress)
+        story.tell(tale)
+    sys.exit(0 if tale.is_sound else 1)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

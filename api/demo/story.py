@@ -4,6 +4,10 @@ Every number is read from the log or a read model just now; every case was found
 """
 
 import asyncio
+import os
+import shlex
+import shutil
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
@@ -13,6 +17,7 @@ import msgspec
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from api import asof, audit
 from api.asof import Moment
@@ -73,10 +78,12 @@ class Tale(msgspec.Struct):
         """A line of words."""
         self.out.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
-    def chapter(self, title: str) -> None:
-        """A line across the page, and a title in it."""
+    def chapter(self, title: str, question: str = "") -> None:
+        """A line across the page with a title in it, and the question that is answered below."""
         self.out.print()
-        self.out.rule(title, align="left", style="cyan")
+        self.out.rule(Text(title, style="bold"), align="left", style="cyan")
+        if question:
+            self.line(question, style="italic")
 
     @property
     def is_sound(self) -> bool:
@@ -84,24 +91,29 @@ class Tale(msgspec.Struct):
         return not any(check.differences for check in self.checks)
 
 
-def tell(ledger: Ledger, made: Made, out: Console, progress: Progress = lambda done, total: None) -> bool:
-    """Tells the story; whether ``verify`` found nothing."""
+def look(ledger: Ledger, made: Made, out: Console, progress: Progress = lambda done, total: None) -> Tale:
+    """Everything that takes time: the read models brought up to the log, all of it checked, the cases found."""
     asyncio.run(ledger.worker.catch_up())
     position, checks = audit.verify(ledger.store, ledger.models, progress)
     digests = audit.digests(ledger.store, ledger.projector, None)
-    with ledger.models.snapshot() as snapshot:
-        cases = cases_.find(ledger.store)
-        tale = Tale(
-            ledger, made, out, cases, cases_.orders(snapshot), _told(ledger, cases), position, checks,
-            digests["read_models"], digests["chain"],
-        )  # fmt: skip
+    cases = cases_.find(ledger.store)
+    with ledger.models.snapshot("order_status") as snapshot:
+        orders = cases_.orders(snapshot)
+    return Tale(
+        ledger, made, out, cases, orders, _told(ledger, cases), position, checks, digests["read_models"],
+        digests["chain"],
+    )  # fmt: skip
+
+
+def tell(tale: Tale) -> None:
+    """Tells the story."""
+    with tale.ledger.models.snapshot() as snapshot:
         _totals(tale, snapshot)
         _auditor(tale)
         _finance(tale, snapshot)
         _handler(tale, snapshot)
     _verified(tale)
     _where_next(tale)
-    return tale.is_sound
 
 
 def console() -> Console:
@@ -127,11 +139,14 @@ def local(instant: datetime | None) -> str:
     return f"{there:%m-%d %H:%M}" if there.year == admission.YEAR else f"{there:%Y-%m-%d}"
 
 
-def _table(*columns: str, right: Sequence[str] = (), wraps: Sequence[str] = ()) -> Table:
+def _table(out: Console, *columns: str, right: Sequence[str] = (), wraps: Sequence[str] = ()) -> Table:
     """Where the page is too narrow, the columns that wrap give way."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
+    gap = (0, 1) if out.width >= WIDTH else (0, 1, 0, 0)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=gap)
     for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", no_wrap=column not in wraps)
+        table.add_column(
+            column, justify="right" if column in right else "left", no_wrap=column not in wraps, overflow="fold"
+        )
     return table
 
 
@@ -144,7 +159,8 @@ def _mark(is_good: bool) -> str:
 
 def _totals(tale: Tale, snapshot: Snapshot) -> None:
     out, cases, made = tale.out, tale.cases, tale.made
-    out.rule("[bold]The summer of 2015: power merchants (实力商家) under rulebook-2015.1[/bold]", style="cyan")
+    title = "The summer of 2015: power merchants (实力商家) under rulebook-2015.1"
+    out.rule(Text(title, style="bold"), style="cyan")
     orders = tale.orders.states.total()
     if made.seconds is None:
         how = "as made before; nothing was appended"
@@ -195,7 +211,8 @@ def _told(ledger: Ledger, cases: Cases) -> Told | None:
 
 
 def _auditor(tale: Tale) -> None:
-    tale.chapter("An auditor asks: this order was late (交期未到货). What happened, when did we know, who decided?")
+    question = "This order had not come when it was due (交期未到货). What happened, when did we know, and who decided?"
+    tale.chapter("An auditor asks", question)
     if tale.told is None:
         tale.line("No order was late.")
     else:
@@ -205,7 +222,7 @@ def _auditor(tale: Tale) -> None:
 
 
 def _history(tale: Tale, told: Told) -> None:
-    table = _table("at", "occurred", "recorded", "event", "what", "by", right=("at",), wraps=("what", "by"))
+    table = _table(tale.out, "at", "occurred", "recorded", "event", "what", "by", right=("at",), wraps=("what", "by"))
     for entry in told.entries:
         what = _SAID.get(type(entry.data), _nothing)(entry.data)
         if what:
@@ -270,7 +287,7 @@ def _three_moments(tale: Tale, told: Told) -> None:
         f"occurred by {local(due_at)}": Moment(occurred_before=due_at),
         "it is now": Moment(),
     }
-    table = _table("the same order as", *moments)
+    table = _table(tale.out, "the same order as", *moments)
     states = [asof.history(tale.ledger.store, told.stream, moment)[1].state for moment in moments.values()]
     for what, shown in _SHOWN.items():
         table.add_row(what, *(shown(state) for state in states))
@@ -318,7 +335,8 @@ def _is_good(tale: Tale, name: str) -> bool:
 
 
 def _finance(tale: Tale, snapshot: Snapshot) -> None:
-    tale.chapter("A finance person asks: what do we owe in rebates, is the buyers' money there, who paid this refund?")
+    question = "What do we owe in rebates, is the buyers' money there, and whose money paid the largest mixed refund?"
+    tale.chapter("A finance person asks", question)
     _rebates(tale, snapshot)
     _escrow_cash(tale, snapshot)
     if tale.cases.refund:
@@ -336,7 +354,7 @@ def _rebates(tale: Tale, snapshot: Snapshot) -> None:
         if row.account.startswith(accounts.subsidy("")):
             booked[row.period] += row.credit_fen - row.debit_fen
     columns = ("month", "opening", "accrued", "clawed back", "closing", "in the accounts", "", "orders", "denied")
-    table = _table(*columns, right=[x for x in columns if x != "month"])
+    table = _table(tale.out, *columns, right=[x for x in columns if x != "month"])
     balance_fen = in_accounts_fen = 0
     for month in sorted(months.keys() | booked.keys()):
         found, opening_fen = months[month], balance_fen
@@ -360,16 +378,15 @@ def _escrow_cash(tale: Tale, snapshot: Snapshot) -> None:
     owed = {x: -balances[x] for x in (accounts.ESCROW, accounts.REFUND_ESCROW, "liabilities:suspense")}
     parts = " + ".join(f"{yuan(amount_fen)} {account}" for account, amount_fen in owed.items() if amount_fen)
     tale.line()
-    tale.line(
-        f"{_mark(cash_fen == sum(owed.values()))} escrow cash covers buyers: {yuan(cash_fen)} = {parts or yuan(0)}"
-    )
+    covers = _mark(cash_fen == sum(owed.values()))
+    tale.line(f"{covers} escrow cash (担保交易) covers buyers: {yuan(cash_fen)} = {parts or yuan(0)}")
 
 
 def _sources(tale: Tale, refund: Refund) -> None:
     """Whose money a refund was, and how it came together."""
     entries, story = asof.history(tale.ledger.store, f"order-{refund.order_id}", Moment())
     claim: ClaimState = story.state.claims[refund.refund_id]
-    table = _table("source", "amount", "account it left", right=("amount",))
+    table = _table(tale.out, "source", "amount", "account it left", right=("amount",))
     sources = {
         "escrow": (claim.escrow_fen, accounts.ESCROW),
         "commission given back": (claim.commission_fen, accounts.COMMISSION),
@@ -407,7 +424,7 @@ def _in_attempts(entries: Sequence[Entry], refund_id: str) -> str:
 
 
 def _handler(tale: Tale, snapshot: Snapshot) -> None:
-    tale.chapter("A handler asks: what is due next, and how much of this order can still be refunded?")
+    tale.chapter("A handler asks", "What is due next, and how much of this order can still be refunded, and why?")
     waiting: Counter[str] = Counter()
     first: dict[str, Any] = {}
     for task in snapshot.rows("due_tasks"):
@@ -417,7 +434,7 @@ def _handler(tale: Tale, snapshot: Snapshot) -> None:
             if so_far is None or task.fires_at < so_far.fires_at:
                 first[task.deadline] = task
     columns = ("next due", "until then it is up to", "in", "deadline", "waiting", "else the clock decides")
-    table = _table(*columns, right=("waiting",), wraps=columns[-1:])
+    table = _table(tale.out, *columns, right=("waiting",), wraps=columns[-1:])
     for name, task in sorted(first.items(), key=lambda item: (item[1].fires_at, item[0])):
         who, else_ = f"{task.owner_role} {task.owner_id}", _ELSE.get(name, "")
         table.add_row(local(task.fires_at), who, task.stream, name, str(waiting[name]), else_)
@@ -510,6 +527,8 @@ def _where_next(tale: Tale) -> None:
 
 def _commands(tale: Tale) -> Iterator[tuple[str, str]]:
     told = tale.told
+    if os.sep in sys.argv[0] and shutil.which("guarantee") is None:
+        yield f"alias guarantee={shlex.quote(sys.argv[0])}", "first, because it is not on your PATH"
     if told is not None:
         yield f"guarantee history {told.stream}", "every event of the late order"
     if told is not None and told.late_scan is not None and told.due_at is not None:

@@ -5,8 +5,11 @@ import json
 import logging
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
+import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -149,6 +152,51 @@ class Started:
 def _run_apart(answer: Connection, environment: Mapping[str, str], arguments: Sequence[str], stdin: bytes) -> None:
     ran = Guarantee(environment["GUARANTEE_DATABASE_URL"], **environment)(*arguments, stdin=stdin)
     answer.send((ran.code, ran.out, ran.err))
+
+
+def killed_at(stops: Sequence[int], processes: int, work: Callable[..., None], url: str, *more: Any) -> None:
+    """Processes do the same work at once and are killed (``kill -9``) when the log has come to each of these positions;
+    then others do it to the end."""
+    sweep = PROCESSES.Process(target=_sweep, args=(stops, processes, work, url, more))
+    sweep.start()
+    sweep.join()
+    assert sweep.exitcode == 0
+
+
+def _sweep(stops: Sequence[int], processes: int, work: Callable[..., None], url: str, more: Sequence[Any]) -> None:
+    """In a process of its own, which has no threads and so can fork."""
+    for stop in stops:
+        workers = [_forked(work, url, *more) for _ in range(processes)]
+        while position_of(url) < stop and not all(has_ended(x) for x in workers):
+            time.sleep(0.001)
+        for worker in workers:
+            os.kill(worker, signal.SIGKILL)
+            os.waitpid(worker, 0)
+    for worker in [_forked(work, url, *more) for _ in range(processes)]:
+        assert os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) == 0
+
+
+def _forked(work: Callable[..., None], *arguments: Any) -> int:
+    worker = os.fork()
+    if worker == 0:
+        try:
+            work(*arguments)
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    return worker
+
+
+def has_ended(process: int) -> bool:
+    """Whether a child has ended; it can still be waited for."""
+    return os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def position_of(url: str) -> int:
+    """The end of the log."""
+    [[position]] = query(url, "SELECT position FROM head")
+    return int(position)
 
 
 def jsonl(lines: Sequence[Mapping[str, Any]]) -> str:

@@ -100,14 +100,12 @@ def test_a_command_without_an_idempotency_key_is_refused(service: Service) -> No
     assert_problem(answer, 400, "idempotency_key_missing")
 
 
-@pytest.mark.parametrize("key", ["", " ", "a" * 201, "tab\there", "bell\x07", "\xe9t\xe9"])
+@pytest.mark.parametrize("key", ["", "a" * 201, "tab\there", "\xe9t\xe9"])
 def test_an_idempotency_key_is_visible_ascii_and_not_too_long(service: Service, key: str) -> None:
-    headers = {**service.headers("buyer"), "Idempotency-Key": key.encode("latin-1")}
-    try:
-        answer = service.client.post("/v1/commands/RateOrder", json={}, headers=headers)  # type: ignore[arg-type]
-    except httpx.LocalProtocolError:
-        pytest.skip("the client itself will not send this")
-    assert answer.status_code == 400
+    headers = {name: value.encode() for name, value in service.headers("buyer").items()}
+    headers["Idempotency-Key"] = key.encode("latin-1")
+    answer = service.client.post("/v1/commands/RateOrder", json={}, headers=headers)
+    assert_problem(answer, 400, "bad_header")
 
 
 def test_the_keys_of_carried_messages_cannot_be_taken(service: Service) -> None:

@@ -227,6 +227,7 @@ def test_while_the_database_is_away_it_says_so_and_recovers_with_it(database: st
 RAW_REQUESTS = {
     "a target that is not ASCII": b"GET /v1/order_status/\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n",
     "a header that is not ASCII": b"GET /v1/order_status HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \xff\r\n\r\n",
+    "a control character": b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Correlation-ID: bell\x07\r\n\r\n",
     "no target": b"GET  HTTP/1.1\r\nHost: x\r\n\r\n",
     "an absolute target": b"GET http://x/v1/order_status HTTP/1.1\r\nHost: x\r\n\r\n",
     "a star": b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",

@@ -34,6 +34,7 @@ def sweep(home: Path, binaries: Path, *, writers: int, kills: int, server_kills:
         (home / "journals").mkdir()
         with Hammer(url, home / "journals", writers) as hammer:
             for victim in random.sample(["writer", "server"], counts=[kills, server_kills], k=kills + server_kills):
+                hammer.wait_for_load()
                 time.sleep(random.expovariate(1 / SECONDS_BETWEEN_KILLS))
                 if victim == "writer":
                     hammer.kill_a_writer()

@@ -174,6 +174,7 @@ class Hammer:
         self.writers = {f"writer-{number}": self._start_writer(f"writer-{number}") for number in range(writers)}
         self.readers: dict[str, ForkServerProcess] = {}
         self.kills = 0
+        self._written = 0
 
     def __enter__(self) -> Self:
         return self
@@ -199,6 +200,14 @@ class Hammer:
             self.writers[name].join()
             self.writers[name] = self._start_writer(name)
             self.kills += 1
+
+    def wait_for_load(self) -> None:
+        """Until the writers have written something since the last time, so that it is work that is interrupted."""
+        give_up_at = time.monotonic() + 60
+        while (written := sum(path.stat().st_size for path in self.folder.glob("*.journal"))) <= self._written:
+            assert time.monotonic() < give_up_at, "the writers do not work"
+            time.sleep(0.01)
+        self._written = written
 
     def wait_for_writers(self) -> None:
         """Until each has all the answers it is to get."""

@@ -1,0 +1,136 @@
+"""A full rebuild of all read models, against the least it could take and against the package's own runner.
+
+In every round, on the same log: COPY of the events' data to the client, which is the floor; the rebuild by one process
+and by two; and the eventsourcing package's ProjectionRunner on the first events, counting orders by merchant.
+
+    python -m benchmarks.rebuild [--events 1000000] [--rounds 3]
+"""
+
+import argparse
+import time
+from typing import Any
+
+import psycopg
+from eventsourcing.application import Application
+from eventsourcing.persistence import Mapper, Tracking
+from eventsourcing.projection import Projection, ProjectionRunner
+from psycopg import sql
+
+from api.wiring import Ledger
+from benchmarks import ground
+from benchmarks.ground import Figure
+from benchmarks.library import CountsView, environment
+from benchmarks.orders_log import BEGINNING, fill
+from ledger.log_library import LedgerMapper
+from ledger.streams import WIRE
+
+FIRST = 20_000
+"""Events that the package's runner is timed on."""
+
+
+def main() -> None:
+    """Measures, and prints what was found."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    chosen = parser.parse_args()
+    with ground.ledger(recorded_from=BEGINNING) as ledger:
+        figures = measure(ledger, chosen.events, chosen.rounds)
+    ground.show(f"Rebuild of all read models from {chosen.events:,} events", figures)
+
+
+def measure(ledger: Ledger, events: int, rounds: int) -> list[Figure]:
+    """Fills the ledger, and measures so many times."""
+    ground.note(f"{events:,} events are made and appended")
+    fill(ledger.store, events)
+    ledger.projector.build()
+    rates: dict[str, list[float]] = {"copy": [], "library": [], "one": [], "two": []}
+    for number in range(rounds):
+        ground.note(f"round {number + 1} of {rounds}")
+        rates["library"].append(library_events_a_second(ledger, FIRST))
+        rates["copy"].append(copied_events_a_second(ledger))
+        rates["one"].append(rebuilt_events_a_second(ledger, 1))
+        rates["two"].append(rebuilt_events_a_second(ledger, 2))
+    return figures(rates)
+
+
+def figures(rates: dict[str, list[float]]) -> list[Figure]:
+    """What is told of the rates."""
+    seconds = {name: [1_000_000 / rate for rate in found] for name, found in rates.items()}
+    floor = "8 COPYs at most: 0.12"
+    return [
+        Figure("COPY (SELECT data) TO STDOUT", rates["copy"], "events/s"),
+        Figure(f"library's ProjectionRunner, first {FIRST:,}", rates["library"], "events/s"),
+        Figure("rebuild, 1 process, against COPY", seconds["one"], "s/M", seconds["copy"], True),
+        Figure("rebuild, 2 processes, against COPY", seconds["two"], "s/M", seconds["copy"], True, floor),
+        Figure("rebuild, 1 process, against the library", rates["one"], "events/s", rates["library"], False, "150"),
+        Figure("rebuild, 2 processes, against the library", rates["two"], "events/s", rates["library"], False, "150"),
+    ]
+
+
+def rebuilt_events_a_second(ledger: Ledger, processes: int) -> float:
+    """A whole rebuild: folded, written, indexed, compared row by row with the live tables, swapped."""
+    begun = time.monotonic()
+    results = ledger.projector.rebuild(processes=processes)
+    seconds = time.monotonic() - begun
+    if any(result.outcome != "same" for result in results):
+        raise AssertionError(f"not the same: {results}")
+    return ledger.store.head().position / seconds
+
+
+def copied_events_a_second(ledger: Ledger) -> float:
+    """The events' data alone, thrown away as they arrive."""
+    data = sql.SQL("COPY (SELECT state FROM {}) TO STDOUT").format(sql.Identifier(ledger.schema, "ledger_events"))
+    with psycopg.connect(ledger.url) as connection, connection.cursor() as cursor:
+        begun = time.monotonic()
+        with cursor.copy(data) as copy:
+            rows = sum(1 for _ in copy)
+        return rows / (time.monotonic() - begun)
+
+
+# --- the package's way ------------------------------------------------------------------------------------------------
+
+
+class Orders(Application[str]):
+    """The ledger's log as the package reads it."""
+
+    name = "ledger"
+
+    def construct_mapper(self) -> Mapper[str]:
+        """Between what is stored and events."""
+        return LedgerMapper(WIRE)
+
+
+class Counts(Projection[CountsView]):
+    """Counts the events of each merchant, one transaction each."""
+
+    name = "counts"
+
+    def process_event(self, domain_event: Any, tracking: Tracking) -> None:
+        """Whatever happened to an order is counted."""
+        self.view.count(domain_event.data.merchant_id, tracking)
+
+
+def library_events_a_second(ledger: Ledger, first: int) -> float:
+    """Its runner on the first events, from an empty view."""
+    with ground.database("view") as view:
+        settings = {f"COUNTS_{name}": value for name, value in environment(view).items()}
+        settings |= {"PERSISTENCE_MODULE": "ledger.log_library:LedgerFactory", "GUARANTEE_DATABASE_URL": ledger.url}
+        begun = time.monotonic()
+        with ProjectionRunner(
+            application_class=Orders, projection_class=Counts, view_class=CountsView, env=settings
+        ) as runner:
+            while not reached(runner, first):
+                time.sleep(0.05)
+            seconds = time.monotonic() - begun
+    return first / seconds
+
+
+def reached(runner: Any, position: int) -> bool:
+    """Whether its view has come so far."""
+    last: int | None = runner.projection.view.max_tracking_id(Orders.name)
+    return last is not None and last >= position
+
+
+if __name__ == "__main__":
+    main()
