@@ -118,7 +118,9 @@ def test_every_read_model_has_a_table(connection: tables.Connection) -> None:
         table.create(connection)
         table.finish(connection)
         assert tables.is_shaped_like(connection, table)
-        indexes = connection.execute("SELECT count(*) FROM pg_indexes WHERE tablename = %s", [table.name]).fetchone()
+        indexes = connection.execute(
+            "SELECT count(*) FROM pg_indexes WHERE schemaname = current_schema() AND tablename = %s", [table.name]
+        ).fetchone()
         assert indexes == (1 + len(projection.indexes),)
 
 
