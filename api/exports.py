@@ -81,6 +81,6 @@ def _csv(columns: tuple[str, ...], rows: Iterable[Any]) -> Iterator[bytes]:
 def _cell(value: Any, as_json: Any) -> Any:
     if isinstance(value, datetime):
         return value.astimezone(ZONE).isoformat(timespec="microseconds")
-    if isinstance(as_json, list | dict | bool):
+    if isinstance(as_json, list | tuple | dict | bool):
         return msgspec.json.encode(as_json).decode()
     return as_json
