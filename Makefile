@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test serve check format lint types tests second-postgres second-python second-python-tests real-orders docs nightly bench clean
+.PHONY: help setup demo test serve check format lint types tests second-postgres second-python second-python-tests real-orders real-orders-shuffled docs nightly bench clean
 
 help:
 	@echo "make demo     set up, run the programme on an embedded PostgreSQL, tell its story"
@@ -69,7 +69,15 @@ second-python-tests: $(READY)
 	$(BIN)/pytest --numprocesses 2 tests/ledger tests/projections tests/olist
 
 # Real orders, where they are: $$GUARANTEE_OLIST or ../shared/data/olist.
+OLIST := $(if $(GUARANTEE_OLIST),$(GUARANTEE_OLIST),../shared/data/olist)
 real-orders: $(READY)
+	@if [ -d "$(OLIST)/expected" ]; then export GUARANTEE_HOME=$$(mktemp -d); \
+		$(BIN)/guarantee import olist $(OLIST) --check $(OLIST)/expected; code=$$?; \
+		$(BIN)/guarantee db stop; rm -rf "$$GUARANTEE_HOME"; exit $$code; \
+	else echo "SKIPPED: no real orders here: set GUARANTEE_OLIST, or put them in ../shared/data/olist"; fi
+
+# The same in two shuffled orders of receipt besides, again on top of itself, rebuilt and verified.
+real-orders-shuffled: $(READY)
 	$(BIN)/pytest -s -m slow tests/api/test_import_olist.py
 
 nightly: $(READY)
