@@ -8,6 +8,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import msgspec
+
 from ledger import accounts
 from ledger.budgets import BudgetState
 from ledger.decider import Story
@@ -37,7 +39,7 @@ def verify(store: Store, models: ReadModels, progress: Progress = lambda done, t
                 telling.tell(chunk)
                 done += len(chunk)
                 progress(done, position)
-        except FoldFailed as error:
+        except (FoldFailed, msgspec.MsgspecError) as error:
             return position, [*checks, Check("every event folds and its postings balance", 1, {"error": str(error)})]
         checks.append(Check("every event folds and its postings balance", 0, None))
         stories = dict(telling.stories)

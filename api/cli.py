@@ -10,7 +10,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, NoReturn
@@ -77,6 +77,8 @@ def main() -> None:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         fail(2 if isinstance(error, UNUSABLE) else 3, f"{where}{error.strerror or error}")
+    except msgspec.MsgspecError as error:  # lines of commands are judged where they are read
+        fail(3, f"the log holds what cannot be read: {error}")
     except (BadInput, *UNUSABLE) as error:
         fail(2, str(error))
     except (embedded.EmbeddedPostgresError, MigrationError, PersistenceError, StoreError, psycopg.Error) as error:
@@ -141,14 +143,18 @@ def migrate_() -> None:
 
 
 @keys_app.command("create")
-def keys_create(actor: str, role: str, label: str = "") -> None:
+def keys_create(
+    actor: Annotated[str, typer.Argument(help="Whose it is: a merchant_id, a buyer_ref, a carrier, a person.")],
+    role: Annotated[str, typer.Argument(help=f"One of {', '.join(keys.KEY_ROLES)}.")],
+    label: Annotated[str, typer.Option(help="What it is for, to tell it from others.")] = "",
+) -> None:
     """Make a key for an actor in a role, and print it: it is shown this once."""
     with opened(Settings()) as ledger:
         print(keys.create(ledger.url, ledger.schema, actor, role, label))
 
 
 @keys_app.command("revoke")
-def keys_revoke(fingerprint: str) -> None:
+def keys_revoke(fingerprint: Annotated[str, typer.Argument(help="As `keys list` shows it.")]) -> None:
     """Revoke a key by its fingerprint (see ``keys list``)."""
     with opened(Settings()) as ledger:
         keys.revoke(ledger.url, ledger.schema, fingerprint)
@@ -165,7 +171,12 @@ def keys_list(as_json: Json = False) -> None:
 
 
 @app.command()
-def serve(host: str | None = None, port: int | None = None) -> None:
+def serve(
+    host: Annotated[str | None, typer.Option(help="The address; by default GUARANTEE_HOST, or 127.0.0.1.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="The port; by default GUARANTEE_PORT, or 8000; 0: any.")
+    ] = None,
+) -> None:
     """Serve the API, and project, carry and tick beside it."""
     settings = Settings()
     with opened(settings) as ledger:
@@ -181,6 +192,8 @@ async def _serve(ledger: Ledger, host: str, port: int) -> None:
     err.print(f"http://{host}:{port}/docs", highlight=False)
     try:
         await server.serve()
+    except SystemExit:  # the server's word for an address that it cannot have; it has logged why
+        fail(3, f"cannot serve on {host}:{port}")
     finally:
         stop.set()
         await working
@@ -211,8 +224,8 @@ def command(
     with opened(Settings(), clock) as ledger, _input(file) as stream:
         if clock is not None:
             clock.move_to(ledger.store.head().recorded_at)
-        holder = keys.holder(ledger.url, ledger.schema, approver_key) if approver_key else None
-        if approver_key and holder is None:
+        holder = None if approver_key is None else keys.holder(ledger.url, ledger.schema, approver_key)
+        if approver_key is not None and holder is None:
             raise BadInput("the approver's key is unknown or revoked")
         found = asyncio.run(_command(lines.run(ledger.desk, stream, holder, clock)))
     sys.exit(2 if "invalid" in found else 1 if "rejected" in found else 0)
@@ -230,11 +243,11 @@ async def _command(results: AsyncIterator[lines.Result]) -> set[str]:
 @app.command()
 def tick(now: Annotated[str | None, typer.Option(help="The instant; by default the clock's.")] = None) -> None:
     """Fire every deadline that is due, in order, once, and carry what it says to other streams."""
-    clock = VirtualClock(_instant(now)) if now else None
+    clock = None if now is None else VirtualClock(_instant(now))
     with opened(Settings(), clock) as ledger:
         if clock is not None:
             clock.move_to(ledger.store.head().recorded_at)
-        at = _instant(now) if now else ledger.desk.clock.now()
+        at = ledger.desk.clock.now() if now is None else _instant(now)
         fired = asyncio.run(ledger.worker.tick(at))
         say(f"{fired} decisions; the log is at position {ledger.store.head().position}")
 
@@ -244,7 +257,7 @@ def tick(now: Annotated[str | None, typer.Option(help="The instant; by default t
 
 @app.command()
 def history(
-    stream: str,
+    stream: Annotated[str, typer.Argument(help="For example order-O-1, merchant-M-1, programme-rulebook.")],
     at: At = None,
     recorded_as_of: RecordedAsOf = None,
     occurred_as_of: OccurredAsOf = None,
@@ -270,14 +283,14 @@ def history(
             str(x.position), str(x.version), x.type, _local(x.occurred_at), _local(x.recorded_at),
             f"{x.actor} ({x.role})", said,
         )  # fmt: skip
-    out.print(table)
+    _print_table(table)
     _print_pairs(_summary(story.state), False)
 
 
 @app.command()
 def show(
     read_model: Model,
-    key: str,
+    key: Annotated[str, typer.Argument(help="The row's key; its parts are joined by /: m-17/2015-07.")],
     at: At = None,
     recorded_as_of: RecordedAsOf = None,
     occurred_as_of: OccurredAsOf = None,
@@ -355,7 +368,8 @@ def digest(at: At = None, as_json: Json = False) -> None:
 def verify(as_json: Json = False) -> None:
     """Check the log, the read models and the money; exit code 1 if anything differs."""
     with opened(Settings()) as ledger:
-        asyncio.run(ledger.worker.catch_up())
+        with suppress(msgspec.MsgspecError):  # an event that cannot be read is what a check below will say
+            asyncio.run(ledger.worker.catch_up())
         with _progress("verifying") as progress:
             position, checks = audit.verify(ledger.store, ledger.models, progress)
     _report(position, checks, as_json)
@@ -395,7 +409,7 @@ def _print_rebuilt(results: list[Rebuilt]) -> None:
 
 @imports.command("olist")
 def import_olist(
-    directory: Path,
+    directory: Annotated[Path, typer.Argument(help="Holds orders.csv.gz and the others.")],
     order: Annotated[str, typer.Option(help="time, or shuffled: every fact is received late by chance.")] = "time",
     seed: Annotated[int, typer.Option(help="Of the shuffle.")] = 1,
     as_of: Annotated[str, typer.Option(help="The clock goes on until then.")] = "2018-12-01 00:00",
@@ -473,7 +487,15 @@ def bench(
 
 # --- Output -------------------------------------------------------------------------------------------------------
 
-out = Console()
+
+def _print_table(table: Table) -> None:
+    """Nothing is cut off: a terminal wraps what is long, and whoever reads a file gets it as wide as it is."""
+    for column in table.columns:
+        column.overflow = "fold"
+    Console(width=None if sys.stdout.isatty() else _FILE_WIDTH).print(table)
+
+
+_FILE_WIDTH = 200
 
 
 def _json(value: Any) -> str:
@@ -498,7 +520,7 @@ def _print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
         table = Table(*rows[0])
         for row in rows:
             table.add_row(*("" if x is None else str(x) for x in row.values()))
-        out.print(table)
+        _print_table(table)
 
 
 def _report(position: int, checks: list[Check], as_json: bool) -> None:
@@ -553,7 +575,8 @@ def _instant(text: str) -> datetime:
 
 def _moment(at: int | None, recorded: str | None, occurred: str | None) -> asof.Moment:
     try:
-        return asof.Moment(at, _instant(recorded) if recorded else None, _instant(occurred) if occurred else None)
+        recorded_before, occurred_before = (None if text is None else _instant(text) for text in (recorded, occurred))
+        return asof.Moment(at, recorded_before, occurred_before)
     except ValueError as error:
         raise BadInput(str(error)) from None
 

@@ -20,7 +20,7 @@ from api.commands import Desk, Request
 from ledger.decider import POLICY
 from ledger.policies import messages
 from ledger.store import StoreError
-from projections.reader import Where
+from projections.reader import NotBuilt, Where
 from projections.runner import Projector
 
 log = structlog.get_logger()
@@ -128,8 +128,9 @@ class Worker:
 
 @contextlib.contextmanager
 def _patience(event: str) -> Iterator[None]:
-    """A database that is away, or others who write to the same stream, are waited for."""
+    """A database that is away, others who write to the same stream, and a read model that is being built are waited
+    for."""
     try:
         yield
-    except (PersistenceError, psycopg.Error, StoreError) as error:
+    except (PersistenceError, psycopg.Error, StoreError, NotBuilt) as error:
         log.warning(event, error=str(error), seconds=_PAUSE_SECONDS)

@@ -1,8 +1,8 @@
 """What ``make bench`` runs.  Each benchmark is a module that measures two things or more in turn, in one run on one
 server, and prints their rates and their ratios: rates depend on the machine, ratios much less.
 
-``guarantee bench NAME``, or ``python -m benchmarks.NAME --help``.  Nothing is asserted; a target is printed beside the
-ratio it is for.
+``guarantee bench NAME``, and ``python -m benchmarks.NAME --help`` for what can be chosen.  Speed is never asserted; a
+target is printed beside the ratio it is for.
 """
 
 BENCHMARKS = {

@@ -174,10 +174,13 @@ class ReadModels:
     @contextmanager
     def snapshot(self, *names: str) -> Iterator[Snapshot]:
         """Some read models, by default all, at one moment.  ``NotBuilt``, ``KeyError`` if there is none of the name."""
-        for name in names:
-            self.projections[name]
-        with self._pool.connection() as connection, _transaction(connection) as look:
-            yield look(names or tuple(self.projections), self.projections)
+        chosen = {name: self.projections[name] for name in names or self.projections}
+        with self._pool.connection() as connection:
+            try:
+                yield _look(connection, chosen)
+            finally:
+                if not connection.closed:
+                    connection.execute("ROLLBACK")
 
     def status(self) -> dict[str, Registered]:
         """What the registry says: versions, generations, checkpoints, errors.  What was never built is not there."""
@@ -186,45 +189,38 @@ class ReadModels:
 
     def wait_for(self, position: int, timeout: float, *names: str) -> int:
         """The position that the read models (by default all) have reached: at least ``position``, or less if
-        ``timeout`` seconds passed."""
-        return self.progress.wait(position, timeout, names or tuple(self.projections))
+        ``timeout`` seconds passed.  ``KeyError`` if there is none of a name."""
+        return self.progress.wait(position, timeout, self._chosen(names))
 
     async def wait_for_async(self, position: int, timeout: float, *names: str) -> int:
         """The same for tasks; thousands may wait."""
-        return await self.progress.wait_async(position, timeout, names or tuple(self.projections))
+        return await self.progress.wait_async(position, timeout, self._chosen(names))
+
+    def _chosen(self, names: Sequence[str]) -> Sequence[str]:
+        return [projection.name for projection in map(self.projections.__getitem__, names or self.projections)]
 
     def _positions(self) -> dict[str, int]:
         return {name: found.position for name, found in self.status().items()}
 
 
-Look = Callable[[Sequence[str], Mapping[str, Projection]], Snapshot]
-
-
-@contextmanager
-def _transaction(connection: Connection) -> Iterator[Look]:
-    """A transaction in which to look at one snapshot."""
-
-    def look(names: Sequence[str], projections: Mapping[str, Projection]) -> Snapshot:
-        while True:
-            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            registered = tables.registry(connection)
-            for name in names:
-                if name not in registered:
-                    raise NotBuilt(name)
-            wanted = {name: registered[name] for name in names}
-            try:
-                _hold(connection, wanted.values())
-            except psycopg.errors.UndefinedTable:
-                # It was replaced and dropped between our two questions: the registry names another one by now.
-                connection.execute("ROLLBACK")
-                continue
+def _look(connection: Connection, projections: Mapping[str, Projection]) -> Snapshot:
+    """Begins a transaction, and holds what is live in it."""
+    for _ in range(_ATTEMPTS):
+        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        registered = tables.registry(connection)
+        if missing := [name for name in projections if name not in registered]:
+            raise NotBuilt(*missing)
+        wanted = {name: registered[name] for name in projections}
+        try:
+            _hold(connection, wanted.values())
             return Snapshot(connection, projections, wanted)
-
-    try:
-        yield look
-    finally:
-        if not connection.closed:
+        except psycopg.errors.UndefinedTable:
+            # It was replaced and dropped between our two questions: the registry names another one by now.
             connection.execute("ROLLBACK")
+    raise NotBuilt(*projections)
+
+
+_ATTEMPTS = 20
 
 
 def _hold(connection: Connection, found: Iterable[Registered]) -> None:

@@ -8,7 +8,7 @@ with the live one, and one UPDATE of the registry makes it the live one: no read
 import gc
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import zip_longest
 from multiprocessing.connection import Connection as Pipe
 from typing import Literal, NamedTuple
@@ -17,6 +17,7 @@ import msgspec
 import psycopg
 import structlog
 
+from ledger.log_writer import is_passing
 from ledger.store import Store
 from ledger.streams import WIRE
 from projections import tables
@@ -211,11 +212,12 @@ class _Rebuild:
         counts = {}
         for name, projection in part.projections.items():
             table = Table(projection, part.generations[name])
-            if projection.is_sum:
-                rows = folded[name].rows()
-                table.copy_in(self.connection, rows.values())
-                counts[name] = len(rows)
-            table.finish(self.connection)
+            with _storing(name):
+                if projection.is_sum:
+                    rows = folded[name].rows()
+                    table.copy_in(self.connection, rows.values())
+                    counts[name] = len(rows)
+                table.finish(self.connection)
         return counts
 
     # --- comparing ------------------------------------------------------------------------------------------------
@@ -261,7 +263,7 @@ class _Rebuild:
         while True:
             with self.connection.transaction():
                 found = tables.lock(self.connection, [name]).get(name)
-                goal = found.position if found else position
+                goal = found.position if found else self.store.head().position
                 if goal - position <= _LAST_STEP:
                     # Only now, with the runners waiting: the rest is short.
                     self._catch_up(table, position, goal, stories)
@@ -297,9 +299,9 @@ _LAST_STEP = 1_000
 
 
 def _is_equal(live: Iterator[bytes], rebuilt: Iterator[bytes]) -> bool:
-    """Both are read to their ends, or closed."""
-    with closing(live), closing(rebuilt):  # type: ignore[type-var]
-        return all(a == b for a, b in zip_longest(live, rebuilt))
+    """Both are read to their ends: a COPY that is broken off would break off the transaction of the live rows."""
+    differences = [1 for a, b in zip_longest(live, rebuilt) if a != b]
+    return not differences
 
 
 def _compared(live: Iterator[Row], rebuilt: Iterator[Row], table: Table) -> tuple[int, Difference | None]:
@@ -346,19 +348,41 @@ def fold_part(part: Part, store: Store, progress: Callable[[int], None]) -> Fold
         for name, rows in singles.items():
             if len(rows) >= at_least:
                 written[name] += len(rows)
-                Table(part.projections[name], part.generations[name]).copy_in(connection, rows.take())
+                with _storing(name):
+                    Table(part.projections[name], part.generations[name]).copy_in(connection, rows.take())
 
     with tables.connect(part.url, part.schema) as connection:
+        tables.lock_parts(connection, part.schema)
+        _check_parent()
         for chunk in store.scan(upto=part.upto, chunk=part.chunk, partition=partition):
             telling.tell(chunk)
             write(_ROWS_AT_A_TIME)
             if chunk:
                 progress(chunk[-1].position)
+            _check_parent()
         write(1)
     return Folded({name: x for name, x in telling.collected.items() if isinstance(x, Sums)}, written)
 
 
 _ROWS_AT_A_TIME = 5_000
+
+
+@contextmanager
+def _storing(name: str) -> Iterator[None]:
+    """Rows that the database does not take concern their own read model only."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, psycopg.Error) and is_passing(error):
+            raise
+        raise FoldFailed([name], None, None, repr(error)) from error
+
+
+def _check_parent() -> None:
+    """A part whose rebuild was killed must not write: the next one makes tables of the same names."""
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():
+        raise RuntimeError("the rebuild that this part belongs to is gone")
 
 
 class _Child:
@@ -419,6 +443,7 @@ def _alone(connection: Connection, schema: str) -> Iterator[None]:
     """Waits for another rebuild of the same ledger; the lock is gone when the process is."""
     tables.lock_rebuild(connection, schema)
     try:
+        tables.wait_for_parts(connection, schema)
         yield
     finally:
         tables.unlock_rebuild(connection, schema)

@@ -26,14 +26,15 @@ from projections.sums import Sums
 
 
 class FoldFailed(Exception):
-    """A fold raised: of these read models, at this version of a stream."""
+    """A fold raised: of these read models, at this version of a stream; or their rows could not be stored."""
 
-    def __init__(self, names: Sequence[str], stream: str, version: int, message: str) -> None:
+    def __init__(self, names: Sequence[str], stream: str | None, version: int | None, message: str) -> None:
         super().__init__(names, stream, version, message)
         self.names, self.stream, self.version, self.message = list(names), stream, version, message
 
     def __str__(self) -> str:
-        return f"{', '.join(self.names)} at {self.stream}@{self.version}: {self.message}"
+        place = f" at {self.stream}@{self.version}" if self.stream else ""
+        return f"{', '.join(self.names)}{place}: {self.message}"
 
 
 def fold_rows(chunks: Iterable[Sequence[Recorded]], projections: Mapping[str, Projection]) -> dict[str, Rows]:

@@ -80,7 +80,8 @@ class Projector:
     # --- running --------------------------------------------------------------------------------------------------
 
     def run_once(self, limit: int = BATCH, *, upto: int | None = None) -> int:
-        """Folds at most ``limit`` of the next events into the read models that are furthest behind.
+        """Folds at most ``limit`` of the next events into the read models; those that stand at the same position
+        share the work.
 
         Returns the position that every read model has reached which is built and did not fail; 0 if there is none.
         """
@@ -168,15 +169,19 @@ class Projector:
         }
 
     def _step(self, running: Mapping[str, Registered], limit: int, upto: int | None) -> None:
-        """One batch for those that are furthest behind; it ends where the next ones wait to be joined."""
-        position = min(found.position for found in running.values())
-        behind = [found for found in running.values() if found.position == position]
-        limit = min(limit, max(self._limits.get(found.name, limit) for found in behind))
-        group = {found.name: found for found in behind if self._limits.get(found.name, limit) >= limit}
-        ends = [found.position for found in running.values() if found.position > position]
-        events = self.store.read(position, limit, min(ends if upto is None else [*ends, upto], default=None))
-        if events:
-            self._advance(group, events)
+        """One batch for each group of read models that stand together; those in front first, so that one that has
+        much to catch up with keeps no other waiting.  It stops where the next ones stand, to go on with them."""
+        groups: dict[tuple[int, int], dict[str, Registered]] = {}
+        for found in running.values():
+            place = (found.position, min(limit, self._limits.get(found.name, limit)))
+            groups.setdefault(place, {})[found.name] = found
+        for (position, most), group in sorted(groups.items(), key=lambda item: item[0], reverse=True):
+            if upto is not None and position >= upto:
+                continue
+            ends = [ahead for ahead, _ in groups if ahead > position]
+            events = self.store.read(position, most, min(ends if upto is None else [*ends, upto], default=None))
+            if events:
+                self._advance(group, events)
 
     def _advance(self, group: Mapping[str, Registered], events: Sequence[Recorded]) -> None:
         """Folds a batch and writes what it changes; who fails is left behind, and tries again with fewer events."""

@@ -25,9 +25,9 @@ class Stories:
         found: dict[str, Story | Exception] = {}
         missing = []
         for stream, first in firsts.items():
-            story = self._stories.pop(stream, None)
+            story = self._stories.get(stream)
             if story is not None and story.version == first - 1:
-                found[stream] = story
+                found[stream] = self._stories.pop(stream)
             elif first == 1:
                 found[stream] = Story(stream, decider_of(stream).initial())
             else:
@@ -37,9 +37,12 @@ class Stories:
         return found
 
     def keep(self, stories: Iterable[Story]) -> None:
-        """Remembers stories."""
+        """Remembers stories, unless one is known that goes further."""
         for story in stories:
-            self._stories[story.stream] = story
+            known = self._stories.get(story.stream)
+            if known is None or known.version < story.version:
+                self._stories[story.stream] = story
+                self._stories.move_to_end(story.stream)
         while len(self._stories) > self._limit:
             self._stories.popitem(last=False)
 

@@ -428,19 +428,32 @@ def drop(connection: Connection, name: str) -> None:
         connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(name)))
 
 
-_REBUILD_LOCK = "(hashtextextended('rebuild ' || %b::text, 0))"
-
-
 def lock_rebuild(connection: Connection, schema: str) -> None:
     """Waits until no other session rebuilds read models of this ledger; held until the session ends."""
-    with connection.transaction():
-        connection.execute("SET LOCAL lock_timeout TO 0")
-        connection.execute("SELECT pg_advisory_lock" + _REBUILD_LOCK, [schema])
+    _advisory(connection, "pg_advisory_lock", "rebuild", schema)
 
 
 def unlock_rebuild(connection: Connection, schema: str) -> None:
     """The next one may rebuild."""
-    connection.execute("SELECT pg_advisory_unlock" + _REBUILD_LOCK, [schema])
+    _advisory(connection, "pg_advisory_unlock", "rebuild", schema)
+
+
+def lock_parts(connection: Connection, schema: str) -> None:
+    """Held by every process that works on a rebuild, until its session ends: it may outlive the rebuild."""
+    _advisory(connection, "pg_advisory_lock_shared", "parts of a rebuild", schema)
+
+
+def wait_for_parts(connection: Connection, schema: str) -> None:
+    """Waits until no session works on an earlier rebuild any more."""
+    _advisory(connection, "pg_advisory_lock", "parts of a rebuild", schema)
+    _advisory(connection, "pg_advisory_unlock", "parts of a rebuild", schema)
+
+
+def _advisory(connection: Connection, function: str, what: str, schema: str) -> None:
+    with connection.transaction():
+        connection.execute("SET LOCAL lock_timeout TO 0")
+        call = sql.SQL("SELECT {}(hashtextextended(%b::text, 0))").format(sql.Identifier(function))
+        connection.execute(call, [f"{what} {schema}"])
 
 
 def retired(connection: Connection, names: Iterable[str], live: Mapping[str, Registered]) -> list[str]:

@@ -226,7 +226,8 @@ def query(url: str, statement: str) -> list[tuple[Any, ...]]:
     """What the database itself says."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("SET search_path TO guarantee_ledger")
-        return connection.execute(statement).fetchall()  # type: ignore[arg-type]
+        answer = connection.execute(statement)  # type: ignore[arg-type]
+        return answer.fetchall() if answer.description else []
 
 
 @contextmanager

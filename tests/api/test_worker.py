@@ -4,9 +4,9 @@ although workers die at any point, run late, and run in many processes at once.
 
 import asyncio
 import random
-import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -268,15 +268,14 @@ def rows_that_stumble(story: Story) -> Any:
 @contextmanager
 def working(url: str) -> Iterator[Ledger]:
     """A worker that goes on and on, beside this thread."""
-    with ledger(url, july(1, 10)) as found:
+    with ledger(url, july(1, 10)) as found, ThreadPoolExecutor(1) as thread:
         stop, loop = asyncio.Event(), asyncio.new_event_loop()
-        thread = threading.Thread(target=loop.run_until_complete, args=[found.worker.run(stop)])
-        thread.start()
+        running = thread.submit(loop.run_until_complete, found.worker.run(stop))
         try:
             yield found
         finally:
             loop.call_soon_threadsafe(stop.set)
-            thread.join()
+            running.result()
             loop.close()
 
 
@@ -301,6 +300,12 @@ def test_a_running_worker_projects_carries_and_ticks_by_itself(url: str) -> None
 
         head = found.store.head().position
         assert found.models.wait_for(head, 20.0) >= head
+
+
+def test_a_worker_begins_with_a_ledger_that_holds_nothing_yet(postgres: str) -> None:
+    with database(postgres) as url, working(url) as worker:
+        assert soon(lambda: worker.models.status().keys() == PROJECTIONS.keys())
+        time.sleep(1.5)  # it looks for deadlines once a second
 
 
 def test_a_running_worker_survives_the_loss_of_every_connection(url: str) -> None:

@@ -10,6 +10,7 @@ from tests.spec import (
     arrive_by,
     cancel,
     confirm,
+    dispatch_by,
     event,
     given,
     instruct,
@@ -107,6 +108,12 @@ def test_paying_again_is_a_sale() -> None:
     assert story.state.status == "received"
     assert {k: v for k, v in story.balances().items() if "escrow" in k} == {}
     story.tick(july(60)).then(event(e.OrderCompleted, outcome="partly_refunded"))
+
+
+def test_what_was_paid_for_again_falls_once_under_a_promise_that_is_judged_later() -> None:
+    story = given(placed(promises=[arrive_by(), dispatch_by(july(25))]), paid(), parcel(), tick(july(16)))
+    story.given(scan("delivered", july(17), is_carrier_origin=False), repay(1001, 100, july(18)))
+    story.tick(july(26)).then(event(e.PromiseBreached, promise_id="dispatch", lines=(units("a", 3),)), ...)
 
 
 def test_they_are_paid_for_at_the_price_of_their_refund_and_all_of_them() -> None:

@@ -189,6 +189,18 @@ def test_a_price_reduction_gives_way_when_nothing_is_left_of_its_line() -> None:
     )
 
 
+def test_every_open_claim_gives_way_when_the_whole_order_is_refunded() -> None:
+    order = placed(line("a", 1, 1000, is_indivisible=True), line("b", 2, 500), freight_fen=0, promises=[arrive_by()])
+    story = given(order, paid(1500), request(units("b", 1), at=july(15, 12))).tick(JUDGED)
+    story.then(
+        e.PromiseBreached,
+        event(e.ClaimReleased, claim_id="r1", cause="superseded"),
+        e.ClaimReserved,
+        event(e.RefundApproved, refund_fen=1500),
+        e.RefundFunded,
+    )
+
+
 def test_a_claim_on_delivered_units_goes_its_own_way() -> None:
     story = given(placed(), paid(), parcel("p1", units("a", 1)), scan("delivered", july(14), "p1"))
     story.given(request(units("a", 1), at=july(15, 12))).tick(JUDGED)
@@ -269,6 +281,11 @@ def test_a_timely_scan_heard_of_after_the_breach_contradicts_it() -> None:
         e.RefundedUnitsArrived,
     )  # fmt: skip
     assert promise(story) == "breached"
+
+
+def test_an_overturned_breach_needs_no_contradiction() -> None:
+    story = breached(overturn(july(17))).when(scan("delivered", july(10), received=july(18)))
+    story.then(e.CarrierScanRecorded, e.UnitsArrived, e.UnitsDelivered)
 
 
 def test_a_late_arrival_contradicts_nothing() -> None:

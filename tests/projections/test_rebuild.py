@@ -1,18 +1,23 @@
 """Read models folded again beside the live ones, compared, swapped; nobody notices."""
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import msgspec
 import psycopg
 import pytest
 from structlog.testing import capture_logs
 
+from ledger.decider import Story
 from ledger.store import Store
 from ledger.streams import WIRE
 from projections import PROJECTIONS
-from projections.projection import Projection
+from projections.projection import Projection, Row
 from projections.rebuild import Difference, Rebuilt
 from projections.runner import Projector
 from tests.projections import toys
@@ -135,6 +140,25 @@ def test_all_differences_are_counted_and_the_first_is_shown(toys_live: Projector
     assert result.first.live.by_region == {}
 
 
+def test_a_difference_is_found_in_a_large_table_wherever_it_lies(
+    ledger: str, store: Store, owner: psycopg.Connection
+) -> None:
+    wordy = msgspec.structs.replace(LENGTHS, name="wordy", key=("stream", "number"), row=Wordy, rows=many_words)
+    written(store, orders(300))
+    with Projector.open(ledger, store=store, projections=named(wordy)) as projector:
+        projector.catch_up()
+        for at in ("ASC", "DESC"):
+            owner.execute(
+                f"UPDATE wordy__1 SET words = '' WHERE (stream, number) = "  # type: ignore[arg-type]
+                f"(SELECT stream, number FROM wordy__1 ORDER BY stream {at}, number {at} LIMIT 1)"
+            )
+        [result] = projector.rebuild()
+        assert (result.outcome, result.differences) == ("different", 2)
+        assert result.first is not None
+        assert result.first.live == Wordy(result.first.key[0], 0, "")
+        assert result.rows > 10_000
+
+
 # --- versions ---------------------------------------------------------------------------------------------------------
 
 
@@ -145,6 +169,16 @@ def counted_twice(story: object) -> list[Length]:
 
 class Wider(Length):
     is_long: bool = False
+
+
+class Wordy(Row):
+    stream: str
+    number: int
+    words: str
+
+
+def many_words(story: Story) -> list[Wordy]:
+    return [Wordy(story.stream, number, "word " * 100) for number in range(400)]
 
 
 def test_a_projection_of_a_new_version_takes_the_place_of_the_old_one(ledger: str, toys_live: Projector) -> None:
@@ -235,6 +269,29 @@ def test_one_that_had_stopped_is_rebuilt_to_where_it_stands(
         check(repaired, position)
 
 
+UNSTORABLE: dict[str, Projection] = {
+    "too large a number": msgspec.structs.replace(
+        LENGTHS, name="bad", rows=lambda story: [Length(story.stream, 2**63)]
+    ),
+    "text with NUL": msgspec.structs.replace(
+        LENGTHS, name="bad", rows=lambda story: [Length(story.stream + "\0", 1)]
+    ),
+    "two rows of one key": msgspec.structs.replace(
+        LENGTHS, name="bad", rows=lambda story: [Length(story.stream, 1), Length(story.stream, 2)]
+    ),
+    "sums too large": msgspec.structs.replace(
+        PLACED, name="bad", contributions=lambda event: [Placed(event.data.merchant_id, 2**62)]
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", UNSTORABLE)
+def test_rows_that_cannot_be_stored_fail_their_own_read_model_only(ledger: str, store: Store, kind: str) -> None:
+    written(store, orders(400))
+    with Projector.open(ledger, store=store, projections=named(UNSTORABLE[kind], LENGTHS)) as projector:
+        assert outcomes(projector.build()) == {"bad": "failed", "lengths": "built"}
+
+
 # --- while life goes on -----------------------------------------------------------------------------------------------
 
 
@@ -307,6 +364,43 @@ def test_what_a_rebuild_left_that_was_killed_is_swept_by_the_next(
     assert outcomes(toys_live.rebuild(["lengths"])) == {"lengths": "same"}
     assert tables_of(owner, "lengths") == ["lengths__2", "lengths__kept"]
     check(toys_live, toys_live.store.head().position)
+
+
+REBUILDER = """
+import sys
+from ledger.store import Store
+from ledger.streams import WIRE
+from projections.runner import Projector
+if __name__ == "__main__":
+    with Store.open(sys.argv[1], wire=WIRE) as store, Projector.open(sys.argv[1], store=store) as projector:
+        print("rebuilding", flush=True)
+        while True:
+            projector.rebuild(processes=2)
+"""
+
+
+def test_rebuilds_that_are_killed_leave_the_ledger_as_it_was(
+    ledger: str, store: Store, projector: Projector, owner: psycopg.Connection, tmp_path: Path
+) -> None:
+    projector.build()
+    position = written(store, orders(4_000))
+    projector.catch_up()
+    script = tmp_path / "rebuilder.py"
+    script.write_text(REBUILDER)
+    for seconds in (0.1, 0.6, 1.2):
+        with subprocess.Popen(
+            [sys.executable, script, ledger],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            stdout=subprocess.PIPE,
+        ) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(seconds)
+            process.kill()
+        assert set(outcomes(projector.rebuild(processes=2)).values()) == {"same"}
+        check(projector, position)
+    for name, found in projector.models.status().items():
+        assert tables_of(owner, f"{name}__") == [f"{name}__{found.generation}"]
 
 
 def test_a_table_that_is_still_read_is_dropped_later(toys_live: Projector, owner: psycopg.Connection) -> None:

@@ -352,6 +352,22 @@ def renamed(append: Append, stream: str) -> Append:
     return msgspec.structs.replace(append, stream=stream, key=None, body_sha256=None)
 
 
+def test_one_that_is_far_behind_keeps_no_other_waiting(ledger: str, store: Store) -> None:
+    with Projector.open(ledger, store=store, projections=named(LENGTHS, PLACED)) as projector:
+        projector.build()
+        first = written(store, orders(1_000))
+        projector.catch_up()
+        with psycopg.connect(ledger, autocommit=True) as connection:
+            connection.execute("SET search_path TO guarantee_ledger")
+            connection.execute("UPDATE read_models SET position = 0 WHERE name = 'placed'")
+            connection.execute("TRUNCATE placed__1")
+        position = written(store, [renamed(x, x.stream + "-2") for x in orders(100)])
+        assert projector.run_once(200) == 200
+        assert projector.models.status()["lengths"].position == min(first + 200, position)
+        assert projector.catch_up() == position
+        check(projector, position)
+
+
 # --- following --------------------------------------------------------------------------------------------------------
 
 

@@ -182,8 +182,9 @@ class Hammer:
     def __exit__(self, *error: object) -> None:
         """Leaves no process behind, however it went."""
         for process in (*self.writers.values(), *self.readers.values()):
-            process.kill()
-            process.join()
+            if process.is_alive():  # the number of one that ended may belong to a stranger by now
+                process.kill()
+                process.join()
 
     def start_readers(self) -> None:
         for follow in READERS:
