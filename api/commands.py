@@ -17,7 +17,7 @@ import msgspec
 
 from api.clock import Clock
 from ledger import merchants, programme
-from ledger.decider import Asked, Command, Story, fire, fold, handle, next_deadline
+from ledger.decider import Asked, Command, Story, fire, fold, handle
 from ledger.events import NewEvent
 from ledger.orders.placing import PlaceOrder
 from ledger.programme import RulebookState
@@ -187,7 +187,7 @@ class Desk:
         if fired:
             await self.store.submit(_clock_append(stream, version, fired))
         entry.story = story
-        upcoming = next_deadline(decider_of(stream), story.state)
+        upcoming = story.next_deadline(decider_of(stream))
         return len(fired), upcoming.fires_at if upcoming else None
 
     # --- looking things up ----------------------------------------------------------------------------------------
@@ -227,7 +227,7 @@ class Desk:
                 entry.story = await self._loaded(stream)
                 entry.checked_at = time.monotonic()
             story = entry.story
-        deadline = next_deadline(decider_of(stream), story.state)
+        deadline = story.next_deadline(decider_of(stream))
         if deadline and deadline.fires_at <= now:
             await self.fire(stream, now)
             return await self._standing(merchant_id, now)

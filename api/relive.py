@@ -16,7 +16,7 @@ import msgspec
 
 from api.commands import body_sha256
 from ledger import programme
-from ledger.decider import POLICY, Asked, Command, Story, fire, fold, handle, next_deadline
+from ledger.decider import POLICY, Asked, Command, Story, fire, fold, handle
 from ledger.events import NewEvent, Recorded
 from ledger.merchants import MerchantState
 from ledger.orders.placing import PlaceOrder
@@ -181,7 +181,7 @@ class Relive:
         if self._noted.get(stream) == at:
             del self._noted[stream]
         decider = decider_of(stream)
-        deadline = next_deadline(decider, story.state)
+        deadline = story.next_deadline(decider)
         if deadline is None or deadline.fires_at > at:
             return  # it was met or moved since it was noted
         version = story.version
@@ -277,7 +277,7 @@ class Relive:
         self._finished.add(stream)
 
     def _await_deadline(self, story: Story) -> None:
-        deadline = next_deadline(decider_of(story.stream), story.state)
+        deadline = story.next_deadline(decider_of(story.stream))
         if deadline is not None and self._noted.get(story.stream) != deadline.fires_at:
             self._noted[story.stream] = deadline.fires_at
             heapq.heappush(self._due, (deadline.fires_at, story.stream))
@@ -285,7 +285,7 @@ class Relive:
     def _forget_if_over(self, stream: str) -> None:
         if stream in self._finished and not self._awaited[stream]:
             story = self._stories.get(stream)
-            if story is None or next_deadline(decider_of(stream), story.state) is None:
+            if story is None or story.next_deadline(decider_of(stream)) is None:
                 self._stories.pop(stream, None)
                 self._noted.pop(stream, None)
                 self._awaited.pop(stream, None)

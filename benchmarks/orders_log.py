@@ -14,20 +14,7 @@ from itertools import islice
 import msgspec
 
 from ledger import orders
-from ledger.decider import (
-    BUYER,
-    CARRIER,
-    MERCHANT,
-    PAYMENT,
-    POLICY,
-    Asked,
-    Command,
-    Outcome,
-    Story,
-    fire,
-    handle,
-    next_deadline,
-)
+from ledger.decider import BUYER, CARRIER, MERCHANT, PAYMENT, POLICY, Asked, Command, Outcome, Story, fire, handle
 from ledger.events import Recorded
 from ledger.merchants import CoverRefund
 from ledger.orders import events as e
@@ -197,7 +184,7 @@ class OrdersLog:
                     value_on=at.date(),
                 )  # fmt: skip
                 self._plan(at + timedelta(days=1), life, Step(paid, PAYMENT))
-        deadline = next_deadline(orders.DECIDER, life.story.state)
+        deadline = life.story.next_deadline(orders.DECIDER)
         if deadline is not None:
             self._plan(max(deadline.fires_at, soon), life, Step(None))
 

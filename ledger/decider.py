@@ -129,13 +129,36 @@ class Decider(msgspec.Struct, frozen=True):
     """Nothing can be decided here before a rulebook is in force."""
 
 
-class Story(msgspec.Struct):
+class Story(msgspec.Struct, eq=False):
     """A stream folded: its state, its last version, and the latest instant the door or a deadline reached in it."""
 
     stream: str
     state: Any
     version: int = 0
     latest_at: datetime = BEGINNING
+    _deadlines: tuple[Deadline, ...] = ()
+    _deadlines_version: int = -1
+    """For which version they were worked out."""
+
+    def __eq__(self, other: object) -> bool:
+        """What was worked out from the rest makes no difference."""
+        return isinstance(other, Story) and self._told == other._told
+
+    @property
+    def _told(self) -> tuple[str, Any, int, datetime]:
+        return self.stream, self.state, self.version, self.latest_at
+
+    def deadlines(self, decider: "Decider") -> tuple[Deadline, ...]:
+        """What the clock will decide, in the order in which it will fire; worked out once a version."""
+        if self._deadlines_version != self.version:
+            self._deadlines = tuple(sorted(decider.deadlines(self.state), key=_firing_order))
+            self._deadlines_version = self.version
+        return self._deadlines
+
+    def next_deadline(self, decider: "Decider") -> Deadline | None:
+        """The one that fires first."""
+        found = self.deadlines(decider)
+        return found[0] if found else None
 
 
 class Outcome(msgspec.Struct):
@@ -191,18 +214,13 @@ def fire(decider: Decider, story: Story, now: datetime, rules: Mapping[str, Rule
 
     One that lies before the latest instant of the stream (a fact recorded late may set it) is decided at that one."""
     events: list[NewEvent] = []
-    while (deadline := next_deadline(decider, story.state)) and deadline.fires_at <= now:
+    while (deadline := story.next_deadline(decider)) and deadline.fires_at <= now:
         rulebook = rules[story.state.rulebook]
         before = len(events)
         _decided(decider, story, events, decider.due(story.state, deadline, rulebook), rulebook, deadline)
         if len(events) == before:
             raise AssertionError(f"deadline {deadline.name}/{deadline.key} of {story.stream} decided nothing")
     return events
-
-
-def next_deadline(decider: Decider, state: Any) -> Deadline | None:
-    """The deadline that comes first."""
-    return min(decider.deadlines(state), key=_firing_order, default=None)
 
 
 def _firing_order(deadline: Deadline) -> tuple[datetime, str, str]:

@@ -143,6 +143,7 @@ POSTGRES_EPOCH = (datetime(2000, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
 """From where PostgreSQL counts its microseconds, in microseconds since 1970."""
 
 _NULL = b"\xff\xff\xff\xff"
+_HASH_LENGTH = b"\0\0\0\x20"
 _MOST_BYTES = 500
 """Of a stream's name or a key: they are indexed, and an index entry must fit a third of a page."""
 
@@ -150,34 +151,42 @@ _length = struct.Struct(">i").pack
 _four_numbers = struct.Struct(">" + "iq" * 4).pack
 _five_numbers = struct.Struct(">" + "iq" * 5).pack
 
-Row = tuple[bytes, tuple[bytes, ...]]
-"""A row to write: its numbers, of 12 bytes each, and its other columns; each column is its length and its bytes."""
+Columns = tuple[bytes, ...]
+"""Of a row, as fields: each is the value's length and its bytes."""
+Row = tuple[bytes, Columns, bytes, bytes]
+"""A row to write: its numbers, of 12 bytes each; the columns behind them; the same in one piece; the last column."""
 
 
 class Prepared(msgspec.Struct, gc=False):
     """An append with everything worked out that does not depend on its place in the log."""
 
     append: Append
-    events: list[tuple[int, int, tuple[bytes, ...]]]
-    """occurred_at and received_at in microseconds since 1970, and the columns from the stream to the data."""
+    events: list[tuple[int, int, Columns, bytes]]
+    """occurred_at and received_at in microseconds since 1970, the columns from the stream to the data, and the same in
+    one piece."""
 
 
 def prepare(append: Append, wire: Wire) -> Prepared:
     """Checks and encodes an append; raises ``Unwritable``."""
-    return prepare_encoded(append, ((type(event.data).__name__, wire.encode(event.data)) for event in append.events))
+    return prepare_encoded(append, [(type(event.data).__name__, wire.encode(event.data)) for event in append.events])
 
 
 def prepare_encoded(append: Append, encoded: Iterable[tuple[str, bytes]]) -> Prepared:
     """The same for data that are encoded already, as pairs of type name and bytes, one for each event."""
     try:
         _check(append)
-        stream, source = _text(append.stream), _name(append.source)
-        command = (_name(append.actor), _name(append.role), _text(append.key), _text(append.correlation_id))
-        events: list[tuple[int, int, tuple[bytes, ...]]] = []
+        key = _NULL if append.key is None else _indexed("a key", append.key)
+        head = (_name(append.actor), _name(append.role), key, _text(append.correlation_id))
+        stream, source = _indexed("a stream's name", append.stream), _name(append.source)
+        events: list[tuple[int, int, Columns, bytes]] = []
+        causation, caused_by = None, _NULL
         for event, (topic, state) in zip(append.events, encoded, strict=True):
-            why = (_text(event.causation), source, _name(event.rule))
-            columns = (stream, _name(topic), *command, *why, field(state))
-            events.append((microseconds(event.occurred_at), microseconds(event.received_at), columns))
+            if event.causation != causation:  # what one fact made comes in a row
+                causation, caused_by = event.causation, _text(event.causation)
+            columns = (stream, _name(topic), *head, caused_by, source, _name(event.rule), field(state))
+            events.append(
+                (microseconds(event.occurred_at), microseconds(event.received_at), columns, b"".join(columns))
+            )
         return Prepared(append, events)
     except (ValueError, TypeError) as error:
         raise Unwritable(f"{append.stream!r}: {error}") from error
@@ -185,16 +194,12 @@ def prepare_encoded(append: Append, encoded: Iterable[tuple[str, bytes]]) -> Pre
 
 def _check(append: Append) -> None:
     """What the columns of the log demand beyond their types."""
-    if not is_name(append.stream):
-        raise ValueError(f"a stream's name has 1 to {_MOST_BYTES} bytes of UTF-8 without NUL")
     if append.expected_version < 0:
         raise ValueError("expected_version is at least 0")
     if (append.key is None) != (append.body_sha256 is None):
         raise ValueError("a key and the hash of a body come together")
     if append.key is None and not append.events:
         raise ValueError("without a key and without events there is nothing to write")
-    if append.key is not None and not is_name(append.key):
-        raise ValueError(f"a key has 1 to {_MOST_BYTES} bytes of UTF-8 without NUL")
     if append.body_sha256 is not None and len(append.body_sha256) != 32:
         raise ValueError("body_sha256 has 32 bytes")
 
@@ -212,11 +217,18 @@ def _text(text: str | None) -> bytes:
     return field(text.encode())
 
 
+def _indexed(what: str, text: str) -> bytes:
+    data = text.encode()
+    if not 0 < len(data) <= _MOST_BYTES or b"\0" in data:
+        raise ValueError(f"{what} has 1 to {_MOST_BYTES} bytes of UTF-8 without NUL")
+    return _length(len(data)) + data
+
+
 def is_name(text: str) -> bool:
     """Whether a stream or a key can be called so; nothing is found under another name, and it is not worth asking."""
     try:
-        return 0 < len(text.encode()) <= _MOST_BYTES and "\0" not in text
-    except UnicodeEncodeError:
+        return bool(_indexed("it", text))
+    except ValueError:
         return False
 
 
@@ -276,35 +288,31 @@ class Judge:
     def _accept(self, prepared: Prepared, version: int, rows: list[Row]) -> None:
         append, first_version = prepared.append, version + 1
         position, recorded_at, chain = self.position, self.recorded_at, self.chain
-        for occurred_at, received_at, columns in prepared.events:
+        for occurred_at, received_at, columns, body in prepared.events:
             position += 1
             version += 1
-            recorded_at = max(recorded_at, received_at)
+            if received_at > recorded_at:
+                recorded_at = received_at
             numbers = _five_numbers(8, position, 8, version, 8, occurred_at, 8, received_at, 8, recorded_at)
-            chain = hashlib.sha256(b"".join((chain, numbers, *columns))).digest()
-            row_numbers = _numbers_of_row(position, version, occurred_at, received_at, recorded_at)
-            rows.append((row_numbers, (*columns, field(chain))))
+            chain = hashlib.sha256(chain + numbers + body).digest()
+            row_numbers = _five_numbers(
+                8, position, 8, version, 8, occurred_at - POSTGRES_EPOCH, 8, received_at - POSTGRES_EPOCH,
+                8, recorded_at - POSTGRES_EPOCH,
+            )  # fmt: skip
+            rows.append((row_numbers, columns, body, _HASH_LENGTH + chain))
         self.position, self.recorded_at, self.chain = position, recorded_at, chain
         self._versions[append.stream] = version
-        self.answers.append(
-            Appended(append.stream, first_version, version, position, instant(recorded_at), is_repeated=False)
-        )
+        answer = Appended(append.stream, first_version, version, position, instant(recorded_at), is_repeated=False)
+        self.answers.append(answer)
         if append.key is not None and append.body_sha256 is not None:
-            self._remember(append.key, append.body_sha256, append.stream, first_version, version)
+            self._remember(append.key, append.body_sha256, answer)
 
-    def _remember(self, key: str, body_sha256: bytes, stream: str, first_version: int, version: int) -> None:
-        self._known[key] = CommandRecord(
-            key, body_sha256, stream, first_version, version, self.position, instant(self.recorded_at)
-        )
-        numbers = _four_numbers(8, first_version, 8, version, 8, self.position, 8, self.recorded_at - POSTGRES_EPOCH)
-        self.commands.append((numbers, (_text(key), _text(stream), field(body_sha256))))
-
-
-def _numbers_of_row(position: int, version: int, occurred_at: int, received_at: int, recorded_at: int) -> bytes:
-    return _five_numbers(
-        8, position, 8, version, 8, occurred_at - POSTGRES_EPOCH, 8, received_at - POSTGRES_EPOCH,
-        8, recorded_at - POSTGRES_EPOCH,
-    )  # fmt: skip
+    def _remember(self, key: str, body_sha256: bytes, answer: Appended) -> None:
+        stream, first_version, version, position = answer.stream, answer.first_version, answer.version, answer.position
+        self._known[key] = CommandRecord(key, body_sha256, stream, first_version, version, position, answer.recorded_at)
+        numbers = _four_numbers(8, first_version, 8, version, 8, position, 8, self.recorded_at - POSTGRES_EPOCH)
+        columns = (_text(key), _text(stream))
+        self.commands.append((numbers, columns, b"".join(columns), _HASH_LENGTH + body_sha256))
 
 
 def _first_answer(known: CommandRecord, append: Append) -> Answer:

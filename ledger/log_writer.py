@@ -188,18 +188,17 @@ def _copy_format(rows: Sequence[Row]) -> bytes:
     """Rows as binary COPY has them: the number of columns, and the columns."""
     if not rows:
         return b""
-    numbers, others = rows[0]
-    count = struct.pack(">h", len(numbers) // _BYTES_OF_NUMBER + len(others))
-    return b"".join([part for numbers, others in rows for part in (count, numbers, *others)])
+    numbers, columns, _, _ = rows[0]
+    count = struct.pack(">h", len(numbers) // _BYTES_OF_NUMBER + len(columns) + 1)
+    return b"".join([part for numbers, _, body, last in rows for part in (count, numbers, body, last)])
 
 
 def _arrays(rows: Sequence[Row], types: Sequence[str]) -> list[bytes]:
     """The same rows as one array for each column."""
     starts = range(0, len(rows[0][0]), _BYTES_OF_NUMBER)
-    columns: list[Sequence[bytes]] = [
-        [numbers[start : start + _BYTES_OF_NUMBER] for numbers, _ in rows] for start in starts
-    ]
-    columns += zip(*[others for _, others in rows], strict=True)
+    columns: list[Sequence[bytes]] = [[row[0][start : start + _BYTES_OF_NUMBER] for row in rows] for start in starts]
+    columns += zip(*[row[1] for row in rows], strict=True)
+    columns.append([row[3] for row in rows])
     return [array(type_name, column) for type_name, column in zip(types, columns, strict=True)]
 
 

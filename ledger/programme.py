@@ -4,7 +4,7 @@ A rulebook is published ``programme.notice_days`` before it takes effect (the fi
 one that has not taken effect yet can be withdrawn.  Which one is in force at an instant is read from here.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
@@ -38,33 +38,21 @@ class RulebookWithdrawn(Fact, frozen=True, kw_only=True):
 FACTS: tuple[type[Fact], ...] = (RulebookPublished, RulebookWithdrawn)
 
 
-class Published(msgspec.Struct, frozen=True):
-    """A rulebook and when it was published."""
-
-    rules: Rulebook
-    published_at: datetime
-
-
 class RulebookState(msgspec.Struct):
     """Every published rulebook by id; withdrawn ones stay known, so that their ids are never taken again."""
 
     rulebook: str | None = None
-    published: dict[str, Published] = msgspec.field(default_factory=dict)
+    rules: dict[str, Rulebook] = msgspec.field(default_factory=dict)
     withdrawn: set[str] = msgspec.field(default_factory=set)
-
-    @property
-    def rules(self) -> Mapping[str, Rulebook]:
-        """Rulebook by id."""
-        return {name: published.rules for name, published in self.published.items()}
 
     def in_force(self, at: datetime) -> Rulebook | None:
         """The rulebook that took effect last, ``None`` before the first."""
-        in_force = [
-            x.rules
-            for name, x in self.published.items()
-            if name not in self.withdrawn and x.rules.effective_from_at <= at
-        ]
-        return max(in_force, key=lambda rules: rules.effective_from_at, default=None)
+        found: Rulebook | None = None
+        for name, rules in self.rules.items():
+            is_effective = name not in self.withdrawn and rules.effective_from_at <= at
+            if is_effective and (found is None or rules.effective_from_at > found.effective_from_at):
+                found = rules
+        return found
 
 
 class PublishRulebook(Command, frozen=True, kw_only=True):
@@ -108,8 +96,8 @@ def _publish(s: RulebookState, c: PublishRulebook, asked: Asked) -> list[Fact]:
         rules = rulebook_of(c.body)
     except msgspec.ValidationError:
         raise Rejected("bad_rulebook") from None
-    before = s.published.get(rules.rulebook)
-    if before and before.rules.sha256 == rules.sha256 and rules.rulebook not in s.withdrawn:
+    before = s.rules.get(rules.rulebook)
+    if before and before.sha256 == rules.sha256 and rules.rulebook not in s.withdrawn:
         return []
     in_force = s.in_force(asked.received_at)
     if in_force and rules.effective_from_at < add_days(asked.received_at, in_force.programme.notice_days):
@@ -125,12 +113,12 @@ def _publish(s: RulebookState, c: PublishRulebook, asked: Asked) -> list[Fact]:
 
 
 def _withdraw(s: RulebookState, c: WithdrawRulebook, asked: Asked) -> list[Fact]:
-    published = s.published.get(c.rulebook)
+    published = s.rules.get(c.rulebook)
     if published is None:
         raise Rejected("unknown_rulebook")
     if c.rulebook in s.withdrawn:
         return []
-    if published.rules.effective_from_at <= asked.received_at:
+    if published.effective_from_at <= asked.received_at:
         raise Rejected("already_effective")
     return [RulebookWithdrawn(rulebook=c.rulebook, reason=c.reason)]
 
@@ -157,7 +145,7 @@ def evolve(s: RulebookState, event: Recorded) -> RulebookState:
 
 
 def _published(s: RulebookState, event: Recorded, d: RulebookPublished) -> None:
-    s.published[d.rulebook] = Published(rulebook_of(d.body), event.received_at)
+    s.rules[d.rulebook] = rulebook_of(d.body)
 
 
 def _withdrawn(s: RulebookState, event: Recorded, d: RulebookWithdrawn) -> None:

@@ -26,7 +26,7 @@ def rows(story: Story) -> Iterable[DueTask]:
     stream = story.stream
     return [
         DueTask(stream, x.name, x.key, x.fires_at, x.owner_role, x.owner_id, f"{stream}@{x.set_by}")
-        for x in decider_of(stream).deadlines(story.state)
+        for x in story.deadlines(decider_of(stream))
     ]
 
 

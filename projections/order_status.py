@@ -6,7 +6,7 @@ from datetime import datetime
 import msgspec
 
 from ledger import orders
-from ledger.decider import Story, next_deadline
+from ledger.decider import Story
 from ledger.orders.goods import last_receipt_at
 from ledger.orders.state import ClaimState, OrderState
 from projections.projection import Key, Projection, Row
@@ -67,7 +67,7 @@ def rows(story: Story) -> Iterable[OrderStatus]:
     s: OrderState = story.state
     if s.placed_at is None or s.rulebook is None:
         return ()
-    deadline = next_deadline(orders.DECIDER, s)
+    deadline = story.next_deadline(orders.DECIDER)
     reserved_fen = s.reserved_fen
     row = OrderStatus(
         s.order_id, s.merchant_id, s.buyer_ref, s.category, s.rulebook, s.status, s.placed_at, s.paid_at,

@@ -33,7 +33,6 @@ from ledger.decider import (
     fire,
     fold,
     handle,
-    next_deadline,
 )
 from ledger.events import Event, Fact, NewEvent, Recorded
 from ledger.orders import events as e
@@ -780,7 +779,7 @@ class World:
     def _next_due(self, now: datetime) -> tuple[Deadline, Story] | None:
         due = []
         for story in self.stories.values():
-            deadline = next_deadline(decider_of(story), story.state) if story.version else None
+            deadline = story.next_deadline(decider_of(story)) if story.version else None
             if deadline and deadline.fires_at <= now:
                 due.append((deadline, story))
         return min(due, key=lambda x: (x[0].fires_at, x[1].stream, x[0].name, x[0].key), default=None)

@@ -101,6 +101,18 @@ class ShipmentState(msgspec.Struct):
     conflicts: tuple[tuple[str, str], ...] = ()
     claimed: dict[str, int] = msgspec.field(default_factory=dict)
 
+    def units(self, line_id: str) -> int:
+        """Units of a line in it."""
+        units = 0
+        for part in self.lines:
+            if part.line_id == line_id:
+                units += part.units
+        return units
+
+    def unclaimed_units(self, line_id: str) -> int:
+        """The same without those that claims took of it."""
+        return self.units(line_id) - (self.claimed.get(line_id, 0) if self.claimed else 0)
+
 
 class ClaimState(msgspec.Struct):
     """A claim on the order's money and the refund it may become.
@@ -227,7 +239,7 @@ class OrderState(msgspec.Struct):
     @property
     def goods_left_fen(self) -> int:
         """Goods value that is neither refunded nor reserved."""
-        return sum(line.left_fen for line in self.lines.values())
+        return sum([line.left_fen for line in self.lines.values()])
 
     @property
     def owed_fen(self) -> int:
@@ -237,26 +249,28 @@ class OrderState(msgspec.Struct):
     @property
     def reserved_fen(self) -> int:
         """Money of the order that open claims hold, damages not counted."""
-        return sum(c.goods_fen + c.freight_fen for c in self.claims.values() if c.is_open)
+        return sum([c.goods_fen + c.freight_fen for c in self.claims.values() if c.is_open])
 
     @property
     def kept_fen(self) -> int:
         """Goods value that the merchant keeps: the base of commission and rebate."""
-        return sum(line.kept_fen for line in self.lines.values())
+        return sum([line.kept_fen for line in self.lines.values()])
 
     def units(self, line_id: str, has: Callable[[ShipmentState], object]) -> int:
         """Units of a line in shipments of which ``has`` is true."""
-        return sum(
-            part.units
-            for shipment in self.shipments.values()
-            if has(shipment)
-            for part in shipment.lines
-            if part.line_id == line_id
-        )
+        units = 0
+        for shipment in self.shipments.values():
+            if has(shipment):
+                units += shipment.units(line_id)
+        return units
 
     def live_units(self, line: LineState, has: Callable[[ShipmentState], object]) -> int:
         """Free units of a line among those in shipments of which ``has`` is true."""
-        return min(line.free_units, self.units(line.line_id, has) - self.claimed_units(line.line_id, has))
+        units = 0
+        for shipment in self.shipments.values():
+            if has(shipment):
+                units += shipment.unclaimed_units(line.line_id)
+        return min(line.free_units, units)
 
     def undecided_units(self, line_id: str) -> int:
         """Units of a line that open claims reserve although no parcel has brought them."""
@@ -287,22 +301,22 @@ class OrderState(msgspec.Struct):
 
     def claimed_units(self, line_id: str, has: Callable[[ShipmentState], object]) -> int:
         """Units of a line that claims took of shipments of which ``has`` is true."""
-        return sum(x.claimed.get(line_id, 0) for x in self.shipments.values() if has(x))
+        return sum([x.claimed.get(line_id, 0) for x in self.shipments.values() if has(x)])
 
     @property
     def has_open_claim(self) -> bool:
         """Somebody still has to answer a claim."""
-        return any(claim.is_open for claim in self.claims.values())
+        return any([claim.is_open for claim in self.claims.values()])
 
     @property
     def has_unpaid_refund(self) -> bool:
         """Money is still on its way to the buyer."""
-        return any(claim.state in UNPAID_REFUND for claim in self.claims.values())
+        return any([claim.state in UNPAID_REFUND for claim in self.claims.values()])
 
     @property
     def is_cancelled(self) -> bool:
         """Nobody paid, or every unit was called off."""
-        return self.is_expired or all(line.cancelled_units == line.units for line in self.lines.values())
+        return self.is_expired or all([line.cancelled_units == line.units for line in self.lines.values()])
 
     @property
     def is_received(self) -> bool:
@@ -318,7 +332,7 @@ class OrderState(msgspec.Struct):
     @property
     def has_receipt(self) -> bool:
         """Some parcel was received."""
-        return any(shipment.received_at for shipment in self.shipments.values())
+        return any([shipment.received_at for shipment in self.shipments.values()])
 
     @property
     def status(self) -> str:
@@ -404,11 +418,11 @@ def _deadline(s: OrderState, name: str, key: str, at: datetime, role: str, owner
 def _awaits_receipt(s: OrderState, shipment: ShipmentState) -> bool:
     if shipment.received_at or shipment.is_denied:
         return False
-    return any(
-        s.live_units(s.lines[x.line_id], lambda other: other is shipment)
-        for x in shipment.lines
-        if x.line_id in s.lines
-    )
+    for part in shipment.lines:
+        line = s.lines.get(part.line_id)
+        if line is not None and min(line.free_units, shipment.unclaimed_units(part.line_id)):
+            return True
+    return False
 
 
 # --- Fold ---------------------------------------------------------------------------------------------------------
