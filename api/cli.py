@@ -31,7 +31,7 @@ from api.clock import VirtualClock
 from api.demo import plans, running, story
 from api.logs import configure
 from api.settings import Settings
-from api.wiring import Ledger, database_url, opened
+from api.wiring import Ledger, database_url, opened, spare_collector
 from benchmarks import BENCHMARKS
 from ledger import calendar
 from ledger.store import Check, StoreError
@@ -71,6 +71,7 @@ def main() -> None:
     """The entry point: errors become one line and an exit code."""
     try:
         configure(Settings().log_level)
+        spare_collector()
         app()
     except pydantic.ValidationError as error:
         fail(2, "; ".join(f"{_variable(str(x['loc'][0]))}: {x['msg']}" for x in error.errors()))

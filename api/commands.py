@@ -7,9 +7,9 @@ and decide again.  A key that is known already is answered as the first time.
 
 import asyncio
 import hashlib
+import math
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal
 
@@ -21,7 +21,6 @@ from ledger.decider import Asked, Command, Story, fire, fold, handle
 from ledger.events import NewEvent
 from ledger.orders.placing import PlaceOrder
 from ledger.programme import RulebookState
-from ledger.rulebook import Rulebook
 from ledger.store import Append, Appended, Conflict, KeyReused, Store, StoreError
 from ledger.streams import decider_of
 
@@ -81,9 +80,9 @@ class Desk:
         self.store, self.clock = store, clock
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._cached_stories = cached_stories
-        self._rulebooks = Story(programme.STREAM, RulebookState())
-        self._rules: Mapping[str, Rulebook] = {}
-        self._rules_checked_at = 0.0
+        self._rulebooks = RulebookState()
+        self._rules_checked_at = -math.inf
+        self._reading_rules = asyncio.Lock()
 
     async def execute(self, request: Request) -> Answer:
         """Decides a request and appends what came of it.
@@ -122,8 +121,12 @@ class Desk:
 
     async def _attempt(self, entry: _Entry, stream: str, request: Request) -> Answer:
         received_at = request.received_at or self.clock.now()
-        rules, current = await self._rules_at(received_at)
-        command = await self._filled(request.command, received_at)
+        if self._are_rules_stale:
+            await self._refresh_rules()
+        current = self._rulebooks.in_force(received_at)
+        command = request.command
+        if isinstance(command, PlaceOrder):
+            command = await self._filled(command, received_at)
         is_unread = entry.story is not None or command.creates
         is_first_try = entry.story is None and command.creates
         story = entry.story or (
@@ -132,8 +135,9 @@ class Desk:
         version = story.version
         entry.story = None  # until what is decided now is known to be written
         asked = Asked(command, request.actor, request.role, received_at, request.approved_by, request.source)
-        rules = await self._with_rulebook_of(story, rules)
-        outcome = handle(decider_of(stream), story, asked, rules, current)
+        if self._is_unknown(story.state.rulebook):
+            await self._refresh_rules(story.state.rulebook)
+        outcome = handle(decider_of(stream), story, asked, self._rulebooks.rules, current)
         if outcome.rejected:
             return await self._rejected(entry, story, version, request, outcome.rejected, outcome.events, is_unread)
         appended = await self.store.submit(_append(request, stream, version, outcome.events))
@@ -142,7 +146,7 @@ class Desk:
         entry.story = story
         entry.checked_at = time.monotonic()
         if stream == programme.STREAM:
-            self._rules_checked_at = 0.0
+            self._rules_checked_at = -math.inf
         return _answer("accepted", stream, appended)
 
     async def _rejected(
@@ -180,8 +184,9 @@ class Desk:
         story = entry.story or await self._loaded(stream)
         version = story.version
         entry.story = None
-        rules = await self._with_rulebook_of(story, (await self._rules_at(now))[0])
-        fired = fire(decider_of(stream), story, now, rules)
+        if self._are_rules_stale or self._is_unknown(story.state.rulebook):
+            await self._refresh_rules(story.state.rulebook)
+        fired = fire(decider_of(stream), story, now, self._rulebooks.rules)
         if is_unread and not fired:  # somebody else may have set the deadline that is looked for here
             return await self._fire(entry, stream, now)
         if fired:
@@ -209,13 +214,10 @@ class Desk:
         events = (await self.store.load([stream]))[stream]
         return fold(decider_of(stream), stream, events)
 
-    async def _filled(self, command: Command, received_at: datetime) -> Command:
+    async def _filled(self, command: PlaceOrder, received_at: datetime) -> PlaceOrder:
         """What only the door can know: a merchant's standing."""
-        if isinstance(command, PlaceOrder):
-            return msgspec.structs.replace(
-                command, merchant_version=await self._standing(command.merchant_id, received_at)
-            )
-        return command
+        version = await self._standing(command.merchant_id, received_at)
+        return msgspec.structs.replace(command, merchant_version=version)
 
     async def _standing(self, merchant_id: str, now: datetime) -> int | None:
         """The version at which the merchant was found active; ``None`` if it is not.  A deadline of its that has
@@ -234,23 +236,21 @@ class Desk:
         state: merchants.MerchantState = story.state
         return story.version if state.is_active else None
 
-    async def _rules_at(self, instant: datetime) -> tuple[Mapping[str, Rulebook], Rulebook | None]:
-        state: RulebookState = self._rulebooks.state
-        in_force = state.in_force(instant)
-        if in_force is None or time.monotonic() - self._rules_checked_at > STALE_AFTER_SECONDS:
-            self._rulebooks = await self._loaded(programme.STREAM)
-            self._rules_checked_at = time.monotonic()
-            state = self._rulebooks.state
-            self._rules, in_force = state.rules, state.in_force(instant)
-        return self._rules, in_force
+    @property
+    def _are_rules_stale(self) -> bool:
+        """None are known, or they were read so long ago that another process may have published some since."""
+        return not self._rulebooks.rules or time.monotonic() > self._rules_checked_at + STALE_AFTER_SECONDS
 
-    async def _with_rulebook_of(self, story: Story, rules: Mapping[str, Rulebook]) -> Mapping[str, Rulebook]:
-        """The rules, read again if the stream names a rulebook that was published meanwhile."""
-        if story.state.rulebook is None or story.state.rulebook in rules:
-            return rules
-        self._rulebooks = await self._loaded(programme.STREAM)
-        self._rules = self._rulebooks.state.rules
-        return self._rules
+    def _is_unknown(self, rulebook: str | None) -> bool:
+        """A stream names a rulebook that was published after the rules were read."""
+        return rulebook is not None and rulebook not in self._rulebooks.rules
+
+    async def _refresh_rules(self, needed: str | None = None) -> None:
+        """Reads the rules again, once for all who find at the same time that it has to be done."""
+        async with self._reading_rules:
+            if self._are_rules_stale or self._is_unknown(needed):
+                self._rulebooks = (await self._loaded(programme.STREAM)).state
+                self._rules_checked_at = time.monotonic()
 
 
 def body_sha256(command: Command) -> bytes:

@@ -18,7 +18,7 @@ import psycopg
 from psycopg import sql
 
 from api.settings import Settings
-from api.wiring import Ledger, database_url, opened
+from api.wiring import Ledger, database_url, opened, spare_collector
 from migrations import migrate
 
 
@@ -40,6 +40,7 @@ def database(name: str) -> Iterator[str]:
 @contextmanager
 def ledger(*, recorded_from: datetime | None = None) -> Iterator[Ledger]:
     """An empty ledger in a database of its own, dropped afterwards.  ``recorded_from`` as in ``wiring.opened``."""
+    spare_collector()
     with database("ledger") as url:
         migrate(url)
         with opened(Settings(database_url=url), recorded_from=recorded_from) as ledger:

@@ -49,8 +49,9 @@ STATEMENTS = {
     b"begin": "BEGIN",
     b"lock_head": "SELECT position, recorded_at, chain_sha256 FROM head WHERE id = 1 FOR UPDATE",
     b"find_commands": f"SELECT {COMMAND_COLUMNS} FROM commands WHERE key = ANY($1)",
-    b"find_versions": "SELECT stream, (SELECT max(originator_version) FROM ledger_events WHERE originator_id = stream) "
-    "FROM unnest($1::text[]) AS streams (stream)",
+    b"find_versions": "SELECT string_agg(int8send(coalesce("
+    "(SELECT max(originator_version) FROM ledger_events WHERE originator_id = stream), 0)), '' ORDER BY place) "
+    "FROM unnest($1::text[]) WITH ORDINALITY AS streams (stream, place)",
     b"insert_events": _insert_statement("ledger_events", COLUMNS, COLUMN_TYPES),
     b"insert_commands": _insert_statement("commands", COMMAND_COLUMNS, COMMAND_COLUMN_TYPES),
     b"move_head": "UPDATE head SET position = $2, recorded_at = $3, chain_sha256 = $4 WHERE id = 1 AND position = $1",
@@ -98,12 +99,12 @@ def _lock_and_look(
     Each statement sees what was committed before it began, so those after the lock see all there is.
     """
     keys = text_array({prepared.append.key for prepared in batch if prepared.append.key is not None})
-    streams = text_array({prepared.append.stream for prepared in batch})
+    streams = list({prepared.append.stream for prepared in batch})
     looks: list[Statement] = [
         (b"begin", ()),
         (b"lock_head", ()),
         (b"find_commands", [keys]),
-        (b"find_versions", [streams]),
+        (b"find_versions", [text_array(streams)]),
     ]
     _, head, commands, versions = map(log_pipeline.rows, log_pipeline.run(connection, looks))
     if not head:
@@ -111,7 +112,7 @@ def _lock_and_look(
     return (
         Head(number_of(head[0][0]), instant_of(head[0][1]), head[0][2]),
         {row[4].decode(): _command(*row) for row in commands},
-        {stream.decode(): number_of(version) for stream, version in versions if version},
+        dict(zip(streams, struct.unpack(f">{len(streams)}q", versions[0][0]), strict=True)),
     )
 
 
