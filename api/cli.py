@@ -180,7 +180,7 @@ def serve(
 ) -> None:
     """Serve the API, and project, carry and tick beside it."""
     settings = Settings()
-    with opened(settings) as ledger:
+    with opened(settings, writes_apart=True) as ledger:
         asyncio.run(_serve(ledger, host or settings.host, settings.port if port is None else port))
 
 
@@ -423,7 +423,7 @@ def import_olist(
     until = _instant(as_of)
     if check is not None:
         olist_check.require_tables(check)
-    with opened(Settings(), recorded_from=calendar.BEGINNING) as ledger:
+    with opened(Settings(), recorded_from=calendar.BEGINNING, writes_apart=True) as ledger:
         data = olist.read(directory)
         facts = olist.facts(data, shuffle_seed=seed if order == "shuffled" else None)
         if importing.has_strangers(ledger, facts, data.first_at):

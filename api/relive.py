@@ -1,15 +1,14 @@
 """History relived: a virtual door whose clock moves from fact to fact, so that years are recorded as if they had been
 lived.  Facts are received in order, deadlines fire when they fell due, messages between streams are carried at once.
 
-For imports, demonstrations and benchmarks: one process, one thread that decides, one that writes large batches.  The
-same log comes out whether it ran through or was killed and run again: what is recorded is read back first, and a fact
-whose key is known is passed over.
+For imports, demonstrations and benchmarks: one thread decides; large batches are written behind its back if the store
+writes apart.  The same log comes out whether it ran through or was killed and run again: what is recorded is read back
+first, and a fact whose key is known is passed over.
 """
 
 import heapq
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 
 import msgspec
@@ -22,7 +21,7 @@ from ledger.merchants import MerchantState
 from ledger.orders.placing import PlaceOrder
 from ledger.policies import SPEAKING, messages
 from ledger.programme import RulebookState
-from ledger.store import Append, Store, StoreError
+from ledger.store import Answer, Append, Store, StoreError
 from ledger.streams import decider_of
 
 BATCH = 4_000
@@ -76,8 +75,7 @@ class Relive:
         self._count = 0
         self._messages: deque[Recorded] = deque()
         self._batch: list[Append] = []
-        self._writer = ThreadPoolExecutor(1, "relive-writer")
-        self._writing: Future[None] | None = None
+        self._written: Callable[[], Sequence[Answer]] = list
         self._known: set[str] = set()
         self._rulebooks = RulebookState()
 
@@ -88,7 +86,8 @@ class Relive:
     def __exit__(self, *error: object) -> None:
         if error[0] is None:
             self.flush()
-        self._writer.shutdown()
+        else:
+            self._wait_for_writer()
 
     # --- what is recorded already -----------------------------------------------------------------------------------
 
@@ -299,15 +298,11 @@ class Relive:
         self._wait_for_writer()
         batch, self._batch = self._batch, []
         if batch:
-            self._writing = self._writer.submit(self._write, batch)
+            self._written = self.store.begin(*batch)
 
     def _wait_for_writer(self) -> None:
-        writing, self._writing = self._writing, None
-        if writing is not None:
-            writing.result()
-
-    def _write(self, batch: list[Append]) -> None:
-        for answer in self.store.append(*batch):
+        written, self._written = self._written, list
+        for answer in written():
             if isinstance(answer, StoreError):
                 raise answer
 

@@ -61,13 +61,14 @@ def spare_collector() -> None:
 
 @contextmanager
 def opened(
-    settings: Settings, clock: Clock | None = None, *, recorded_from: datetime | None = None
+    settings: Settings, clock: Clock | None = None, *, recorded_from: datetime | None = None, writes_apart: bool = False
 ) -> Iterator[Ledger]:
     """Opens the ledger that the settings name, and closes it.
 
     An embedded database is brought up to date by itself; another one by ``guarantee migrate`` only, and
     ``MigrationError`` says so.  ``recorded_from``:
-    the writer's clock stands there, so that what is relived is recorded at the time it was received."""
+    the writer's clock stands there, so that what is relived is recorded at the time it was received.
+    ``writes_apart``: as in ``Store.open``."""
     url, schema = database_url(settings), settings.ledger_schema
     if settings.database_url is None:
         migrate(url, schema)
@@ -75,6 +76,9 @@ def opened(
         raise MigrationError(f"the schema {schema} is not up to date: run guarantee migrate")
     clock = clock or SystemClock()
     now = clock.now if recorded_from is None else (lambda: recorded_from)
-    with Store.open(url, schema, wire=WIRE, now=now) as store, Projector.open(url, schema, store) as projector:
+    with (
+        Store.open(url, schema, wire=WIRE, now=now, writes_apart=writes_apart) as store,
+        Projector.open(url, schema, store) as projector,
+    ):
         desk = Desk(store, clock)
         yield Ledger(url, schema, store, projector, desk, Worker(desk, projector, Checkpoints(url, schema)))

@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="for each measurement")
     parser.add_argument("--rounds", type=int, default=3)
     chosen = parser.parse_args()
-    with ground.ledger() as ledger, library.application() as application:
+    with ground.ledger(writes_apart=True) as ledger, library.application() as application:
         rows = SingleRows(ledger.url)
         figures = asyncio.run(measure(ledger, application, rows, chosen.seconds, chosen.rounds))
         title = "Commands of one event, decided and durably appended"

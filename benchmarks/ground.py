@@ -38,12 +38,13 @@ def database(name: str) -> Iterator[str]:
 
 
 @contextmanager
-def ledger(*, recorded_from: datetime | None = None) -> Iterator[Ledger]:
-    """An empty ledger in a database of its own, dropped afterwards.  ``recorded_from`` as in ``wiring.opened``."""
+def ledger(*, recorded_from: datetime | None = None, writes_apart: bool = False) -> Iterator[Ledger]:
+    """An empty ledger in a database of its own, dropped afterwards; opened as by ``wiring.opened``."""
     spare_collector()
     with database("ledger") as url:
         migrate(url)
-        with opened(Settings(database_url=url), recorded_from=recorded_from) as ledger:
+        settings = Settings(database_url=url)
+        with opened(settings, recorded_from=recorded_from, writes_apart=writes_apart) as ledger:
             yield ledger
 
 

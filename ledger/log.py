@@ -15,7 +15,7 @@ That is also how PostgreSQL's binary formats write the columns of a row, but for
 
 import hashlib
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Literal
@@ -61,7 +61,7 @@ class Append(msgspec.Struct, gc=False):
     """The event id of the message's source, for carried messages."""
 
 
-class Appended(msgspec.Struct, frozen=True, gc=False):
+class Appended(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """Where an append lies in the log."""
 
     stream: str
@@ -157,22 +157,57 @@ Row = tuple[bytes, Columns, bytes, bytes]
 """A row to write: its numbers, of 12 bytes each; the columns behind them; the same in one piece; the last column."""
 
 
+class EncodedEvent(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """A new event, its data as they will be stored."""
+
+    type: str
+    state: bytes
+    occurred_at: datetime
+    received_at: datetime
+    rule: str | None
+    causation: str | None
+
+
+class Encoded(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """An append that needs no event classes any more; fields as in ``Append``."""
+
+    stream: str
+    expected_version: int
+    events: list[EncodedEvent]
+    actor: str
+    role: str
+    key: str | None
+    body_sha256: bytes | None
+    correlation_id: str
+    source: str | None
+
+
+def encode(append: Append, wire: Wire) -> Encoded:
+    """The append with the data of its events as bytes; raises ``Unwritable``."""
+    try:
+        events = [
+            EncodedEvent(type(x.data).__name__, wire.encode(x.data), x.occurred_at, x.received_at, x.rule, x.causation)
+            for x in append.events
+        ]
+    except (ValueError, TypeError, OverflowError) as error:
+        raise Unwritable(f"{append.stream!r}: {error}") from error
+    return Encoded(
+        append.stream, append.expected_version, events, append.actor, append.role, append.key, append.body_sha256,
+        append.correlation_id, append.source,
+    )  # fmt: skip
+
+
 class Prepared(msgspec.Struct, gc=False):
     """An append with everything worked out that does not depend on its place in the log."""
 
-    append: Append
+    append: Encoded
     events: list[tuple[int, int, Columns, bytes]]
     """occurred_at and received_at in microseconds since 1970, the columns from the stream to the data, and the same in
     one piece."""
 
 
-def prepare(append: Append, wire: Wire) -> Prepared:
-    """Checks and encodes an append; raises ``Unwritable``."""
-    return prepare_encoded(append, [(type(event.data).__name__, wire.encode(event.data)) for event in append.events])
-
-
-def prepare_encoded(append: Append, encoded: Iterable[tuple[str, bytes]]) -> Prepared:
-    """The same for data that are encoded already, as pairs of type name and bytes, one for each event."""
+def prepare(append: Encoded) -> Prepared:
+    """Checks an append and brings it into the form in which it is chained and sent; raises ``Unwritable``."""
     try:
         _check(append)
         key = _NULL if append.key is None else _indexed("a key", append.key)
@@ -180,10 +215,10 @@ def prepare_encoded(append: Append, encoded: Iterable[tuple[str, bytes]]) -> Pre
         stream, source = _indexed("a stream's name", append.stream), _name(append.source)
         events: list[tuple[int, int, Columns, bytes]] = []
         causation, caused_by = None, _NULL
-        for event, (topic, state) in zip(append.events, encoded, strict=True):
+        for event in append.events:
             if event.causation != causation:  # what one fact made comes in a row
                 causation, caused_by = event.causation, _text(event.causation)
-            columns = (stream, _name(topic), *head, caused_by, source, _name(event.rule), field(state))
+            columns = (stream, _name(event.type), *head, caused_by, source, _name(event.rule), field(event.state))
             events.append(
                 (microseconds(event.occurred_at), microseconds(event.received_at), columns, b"".join(columns))
             )
@@ -192,7 +227,7 @@ def prepare_encoded(append: Append, encoded: Iterable[tuple[str, bytes]]) -> Pre
         raise Unwritable(f"{append.stream!r}: {error}") from error
 
 
-def _check(append: Append) -> None:
+def _check(append: Encoded) -> None:
     """What the columns of the log demand beyond their types."""
     if append.expected_version < 0:
         raise ValueError("expected_version is at least 0")
@@ -315,7 +350,7 @@ class Judge:
         self.commands.append((numbers, columns, b"".join(columns), _HASH_LENGTH + body_sha256))
 
 
-def _first_answer(known: CommandRecord, append: Append) -> Answer:
+def _first_answer(known: CommandRecord, append: Encoded) -> Answer:
     """What the command was answered when it was accepted."""
     if known.body_sha256 != append.body_sha256:
         return KeyReused(known.key)

@@ -20,8 +20,9 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from ledger import upcasters
-from ledger.events import Event, NewEvent, Wire
-from ledger.log import Answer, Append, Appended, Unwritable, prepare_encoded
+from ledger.events import Event, Wire
+from ledger.log import Answer, Appended, Encoded, EncodedEvent, Unwritable
+from ledger.log_apart import WriterApart
 from ledger.log_writer import Connection, LogWriter
 
 SCHEMA = "guarantee_ledger"
@@ -140,11 +141,16 @@ class LedgerRecorder(postgres.PostgresApplicationRecorder):
         events_table_name: str = EVENTS_TABLE,
         now: Callable[[], datetime] = system_clock,
         retry_seconds: float = 30.0,
+        writes_apart: bool = False,
     ) -> None:
         super().__init__(datastore, events_table_name=events_table_name)
         self.channel_name = datastore.schema
         self.now = now
-        self.writer = LogWriter(datastore.connect, now, self.channel_name, retry_seconds)
+        self.writer: LogWriter | WriterApart = (
+            WriterApart(datastore.url, datastore.schema, datastore.writer_role, now, retry_seconds)
+            if writes_apart
+            else LogWriter(datastore.connect, now, self.channel_name, retry_seconds)
+        )
 
     def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:
         """Writes all or nothing and returns the positions; ``IntegrityError`` on a conflict of versions or keys.
@@ -155,10 +161,7 @@ class LedgerRecorder(postgres.PostgresApplicationRecorder):
         if not stored_events:
             return []
         metadata = _Metadata.of(kwargs, self.now())
-        try:
-            batch = [prepare_encoded(append, encoded) for append, encoded in metadata.appends(stored_events)]
-        except Unwritable as error:
-            raise persistence.DataError(str(error)) from error
+        batch = list(metadata.appends(stored_events))
         return [position for answer in self.writer.write(batch, "whole") for position in _positions(answer)]
 
     def close(self) -> None:
@@ -189,22 +192,20 @@ class _Metadata(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             )
         return cls(**({"occurred_at": now, "received_at": now} | given))
 
-    def appends(self, stored_events: Sequence[StoredEvent]) -> Iterator[tuple[Append, list[tuple[str, bytes]]]]:
+    def appends(self, stored_events: Sequence[StoredEvent]) -> Iterator[Encoded]:
         """One append for each run of events to one stream, in order; the command's record goes with the first."""
         key, body_sha256 = self.key, self.body_sha256
         for stream, run in groupby(stored_events, key=lambda stored: cast(str, stored.originator_id)):
             stored = list(run)
             _check_run(stored)
             events = [
-                # The data are encoded already; only the envelope is needed.
-                NewEvent(cast(Event, None), self.occurred_at, self.received_at, self.rule, self.causation)
-                for _ in stored
+                EncodedEvent(x.topic, x.state, self.occurred_at, self.received_at, self.rule, self.causation)
+                for x in stored
             ]
-            append = Append(
+            yield Encoded(
                 stream, stored[0].originator_version - 1, events, self.actor, self.role, key, body_sha256,
                 self.correlation_id, self.source,
             )  # fmt: skip
-            yield append, [(event.topic, event.state) for event in stored]
             key = body_sha256 = None
 
 

@@ -5,6 +5,7 @@ positions are given out without gaps, and events, command records and the new he
 the commit is on disk, so the order of positions is the order of commits, and no reader can see a later event first.
 """
 
+import asyncio
 import struct
 import threading
 import time
@@ -25,6 +26,7 @@ from ledger.log import (
     COMMAND_COLUMNS,
     Answer,
     CommandRecord,
+    Encoded,
     Head,
     Judge,
     Manner,
@@ -32,6 +34,7 @@ from ledger.log import (
     Row,
     Unwritable,
     microseconds,
+    prepare,
 )
 from ledger.log_pipeline import Statement, array, bigint, instant_of, number_of, text_array, timestamptz
 
@@ -246,6 +249,13 @@ def patiently(attempt: Callable[[], T], retry_seconds: float) -> T:
         pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
 
+def _prepared(append: Encoded) -> Prepared | Unwritable:
+    try:
+        return prepare(append)
+    except Unwritable as error:
+        return error
+
+
 class LogWriter:
     """The one connection on which a process appends; any thread may use it, one at a time."""
 
@@ -256,13 +266,30 @@ class LogWriter:
         self._lock = threading.Lock()
         self._connection: Connection | None = None
 
-    def write(self, batch: Sequence[Prepared], manner: Manner) -> list[Answer]:
+    def write(self, batch: Sequence[Encoded], manner: Manner) -> list[Answer]:
         """Writes ``batch`` in one transaction and answers each of its appends, in order.
 
         If the database refuses the data of the batch, its halves are written one after the other, and so on, until only
         what is bad is refused (``Unwritable``).  A broken connection is opened anew for up to ``retry_seconds``; then
         the library's error is raised.
         """
+        prepared = [_prepared(append) for append in batch]
+        good = [one for one in prepared if isinstance(one, Prepared)]
+        if manner == "whole" and (bad := [one for one in prepared if isinstance(one, Unwritable)]):
+            return [bad[0]] * len(batch)
+        answers = iter(self._write(good, manner) if good else ())
+        return [next(answers) if isinstance(one, Prepared) else one for one in prepared]
+
+    def begin(self, batch: Sequence[Encoded], manner: Manner) -> Callable[[], list[Answer]]:
+        """Writes at once, and returns what gives the answers."""
+        answers = self.write(batch, manner)
+        return lambda: answers
+
+    async def write_soon(self, batch: Sequence[Encoded], manner: Manner) -> list[Answer]:
+        """The same for a task of an event loop."""
+        return await asyncio.to_thread(self.write, batch, manner)
+
+    def _write(self, batch: Sequence[Prepared], manner: Manner) -> list[Answer]:
         try:
             with self._lock:
                 return patiently(lambda: self._write_once(batch, manner), self._retry_seconds)
@@ -272,7 +299,7 @@ class LogWriter:
             if len(batch) == 1:
                 return [Unwritable(f"{batch[0].append.stream!r}: {error}")]
         half = len(batch) // 2
-        return [*self.write(batch[:half], manner), *self.write(batch[half:], manner)]
+        return [*self._write(batch[:half], manner), *self._write(batch[half:], manner)]
 
     def close(self) -> None:
         """Closes the connection; the next write would open another."""

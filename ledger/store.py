@@ -4,14 +4,14 @@ Three promises, tested by trying to break them: a reader that follows positions 
 commits; positions have no gaps; what was acknowledged is never lost.
 
 The work is done by its neighbours: ``log`` (what an append is, and the chain), ``log_writer`` (one transaction for many
-appends), ``log_reader`` (events as lines), ``log_tail`` (waiting for news), ``log_check`` (is all as it should be?) and
-``log_library`` (the eventsourcing package around it).
+appends), ``log_apart`` (the same in another process), ``log_reader`` (events as lines), ``log_tail`` (waiting for
+news), ``log_check`` (is all as it should be?) and ``log_library`` (the eventsourcing package around it).
 """
 
 import asyncio
 import functools
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from types import TracebackType
@@ -30,14 +30,14 @@ from ledger.log import (
     Appended,
     CommandRecord,
     Conflict,
+    Encoded,
     Head,
     KeyReused,
     Overloaded,
-    Prepared,
     StoreError,
     Unwritable,
+    encode,
     is_name,
-    prepare,
 )
 from ledger.log_check import Check
 from ledger.log_library import SCHEMA, LedgerDatastore, LedgerRecorder, system_clock, writer_role
@@ -46,6 +46,7 @@ from ledger.log_tail import Tail
 from ledger.log_writer import Connection, library_error, patiently
 
 __all__ = [
+    "Answer",
     "Append",
     "Appended",
     "Check",
@@ -76,9 +77,9 @@ class Store:
         self._datastore = recorder.datastore
         self._retry_seconds = retry_seconds
         self._threads = ThreadPoolExecutor(8, "ledger-store")
-        self._submitting = _PerLoop(lambda: _Gathering(self._write_gathered, self._threads, queue_limit, 1_000))
-        self._loading = _PerLoop(lambda: _Gathering(self._load_gathered, self._threads, queue_limit, 1_000))
-        self._finding = _PerLoop(lambda: _Gathering(self._find_gathered, self._threads, queue_limit, 1_000))
+        self._submitting = _PerLoop(lambda: _Gathering(self._write_gathered, queue_limit, 1_000))
+        self._loading = _PerLoop(lambda: _Gathering(self._in_thread(self._load_gathered), queue_limit, 1_000))
+        self._finding = _PerLoop(lambda: _Gathering(self._in_thread(self._find_gathered), queue_limit, 1_000))
 
     @classmethod
     def open(
@@ -91,15 +92,17 @@ class Store:
         writer_role: bool = True,
         queue_limit: int = 10_000,
         retry_seconds: float = 30.0,
+        writes_apart: bool = False,
     ) -> Self:
         """Opens the ledger in ``schema`` of the database at ``url``, which was migrated before.
 
         ``now`` is the writer's clock, virtual in imports.  ``writer_role``: take the role that can only add, if there.
         ``queue_limit``: how many submitted appends may wait before the next one is ``Overloaded``.  ``retry_seconds``:
-        for how long a lost connection is sought again before callers get the error.
+        for how long a lost connection is sought again before callers get the error.  ``writes_apart``: append in a
+        process of its own, for doors where much is decided.
         """
         datastore = LedgerDatastore(url, schema, writer_role=writer_role)
-        recorder = LedgerRecorder(datastore, now=now, retry_seconds=retry_seconds)
+        recorder = LedgerRecorder(datastore, now=now, retry_seconds=retry_seconds, writes_apart=writes_apart)
         return cls(recorder, wire, queue_limit=queue_limit, retry_seconds=retry_seconds)
 
     def close(self) -> None:
@@ -123,10 +126,20 @@ class Store:
         A later append to a stream sees the earlier ones of the same call; after a ``Conflict``, later ones to that
         stream conflict too.  Raises the library's errors if the database is out of reach.
         """
-        prepared = [self._prepared(append) for append in appends]
-        good = [one for one in prepared if isinstance(one, Prepared)]
-        answers = iter(self.recorder.writer.write(good, "sequence") if good else ())
-        return [next(answers) if isinstance(one, Prepared) else one for one in prepared]
+        return self.begin(*appends)()
+
+    def begin(self, *appends: Append) -> Callable[[], list[Answer]]:
+        """The same behind the caller's back, if the log is written by another process.  What is returned waits for the
+        answers; it has to be called before anything else is appended."""
+        encoded = [self._encoded(append) for append in appends]
+        good = [one for one in encoded if isinstance(one, Encoded)]
+        written = self.recorder.writer.begin(good, "sequence") if good else list
+
+        def answers() -> list[Answer]:
+            found = iter(written())
+            return [next(found) if isinstance(one, Encoded) else one for one in encoded]
+
+        return answers
 
     async def submit(self, append: Append) -> Appended:
         """Writes one append, together with all that are submitted at the same time; raises ``StoreError``.
@@ -134,16 +147,21 @@ class Store:
         The order of submission is kept.  A caller that is cancelled harms no other; its append is dropped if it still
         waits, and written if it is under way.
         """
-        return await self._submitting.here().ask(prepare(append, self.wire))
+        return await self._submitting.here().ask(encode(append, self.wire))
 
-    def _prepared(self, append: Append) -> Prepared | StoreError:
+    def _encoded(self, append: Append) -> Encoded | Unwritable:
         try:
-            return prepare(append, self.wire)
-        except StoreError as error:
+            return encode(append, self.wire)
+        except Unwritable as error:
             return error
 
-    def _write_gathered(self, batch: Sequence[Prepared]) -> Sequence[Answer]:
-        return self.recorder.writer.write(batch, "each")
+    async def _write_gathered(self, batch: Sequence[Encoded]) -> Sequence[Answer]:
+        return await self.recorder.writer.write_soon(batch, "each")
+
+    def _in_thread(
+        self, serve: Callable[[Sequence[T]], Sequence[R]]
+    ) -> Callable[[Sequence[T]], Awaitable[Sequence[R]]]:
+        return lambda batch: asyncio.get_running_loop().run_in_executor(self._threads, serve, batch)
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
@@ -313,13 +331,9 @@ class _Gathering(Generic[T, R]):
     """Serves what many tasks of one event loop ask for: while one batch is under way, the next one gathers."""
 
     def __init__(
-        self,
-        serve: Callable[[Sequence[T]], Sequence[R | Exception]],
-        threads: ThreadPoolExecutor,
-        limit: int,
-        most: int,
+        self, serve: Callable[[Sequence[T]], Awaitable[Sequence[R | Exception]]], limit: int, most: int
     ) -> None:
-        self._serve, self._threads, self._limit, self._most = serve, threads, limit, most
+        self._serve, self._limit, self._most = serve, limit, most
         self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
         self._task: asyncio.Task[None] | None = None
 
@@ -331,15 +345,15 @@ class _Gathering(Generic[T, R]):
         answer: asyncio.Future[R] = loop.create_future()
         self._waiting.append((item, answer))
         if self._task is None:
-            self._task = loop.create_task(self._run(loop))
+            self._task = loop.create_task(self._run())
         return answer
 
-    async def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+    async def _run(self) -> None:
         try:
             while batch := self._next_batch():
                 items = [item for item, _ in batch]
                 try:
-                    answers = await loop.run_in_executor(self._threads, self._serve, items)
+                    answers = await self._serve(items)
                 except Exception as error:
                     _hand_out(batch, [error] * len(batch))
                 else:
