@@ -19,14 +19,12 @@ import msgspec
 import psycopg
 import pydantic
 import typer
-import uvicorn
 from eventsourcing.persistence import PersistenceError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from api import asof, audit, embedded, exports, importing, keys, lines, olist, olist_check
-from api.app import create_app, server_config
 from api.clock import VirtualClock
 from api.demo import plans, running, story
 from api.logs import configure
@@ -186,6 +184,10 @@ def serve(
 
 async def _serve(ledger: Ledger, host: str, port: int) -> None:
     """The API and its workers, in one event loop; whichever ends first ends the other."""
+    import uvicorn  # only here: it and the API take as long to load as all other commands together
+
+    from api.app import create_app, server_config
+
     server = uvicorn.Server(server_config(create_app(ledger.store, ledger.desk, ledger.projector), host, port))
     stop = asyncio.Event()
     working = asyncio.create_task(ledger.worker.run(stop))

@@ -8,6 +8,7 @@ from psycopg import sql
 
 from api.relive import Relive, Tally, Timed
 from api.wiring import Ledger
+from api.worker import CARRIER
 from projections import PROJECTIONS
 from projections.projection import Projection
 from projections.rebuild import outdated
@@ -20,6 +21,7 @@ def run(ledger: Ledger, facts: list[Timed], until: datetime, progress: Callable[
     """Receives the facts in order, and lets the clock go on until ``until``.
 
     ``ValueError`` if the first of them, the rulebook, is refused: nothing is written then."""
+    checkpoints, begun_at = ledger.worker.checkpoints, ledger.store.head().position
     with Relive(ledger.store, ORIGIN) as relive:
         relive.know(fact.key for fact in facts)
         for done, _ in enumerate(relive.run(facts, until), 1):
@@ -30,7 +32,9 @@ def run(ledger: Ledger, facts: list[Timed], until: datetime, progress: Callable[
                 )
             if done % _EVERY == 0:
                 progress(done, len(facts))
-        return relive.tally
+    if checkpoints.get(CARRIER) >= begun_at:  # what was relived was carried as well: workers need not look again
+        checkpoints.move(CARRIER, ledger.store.head().position)
+    return relive.tally
 
 
 def has_strangers(ledger: Ledger, facts: list[Timed], first_at: datetime) -> bool:

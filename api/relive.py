@@ -241,11 +241,11 @@ class Relive:
                 source=source,
             )
         )
-        for event in _recorded(self._batch[-1]):
-            if type(event.data) in SPEAKING:
-                self._messages.append(event)
+        for number, new in enumerate(events, version + 1):
+            if type(new.data) in SPEAKING:
+                self._messages.append(_recorded(story.stream, number, new))
             if self._respond is not None:
-                for answer in self._respond(event):
+                for answer in self._respond(_recorded(story.stream, number, new)):
                     self._await_answer(answer)
 
     def _await_answer(self, answer: Timed) -> None:
@@ -271,7 +271,8 @@ class Relive:
         fold(decider, stream, self.store.read_stream(stream), story)
         for append in self._batch:
             if append.stream == stream:
-                fold(decider, stream, _recorded(append), story)
+                events = enumerate(append.events, append.expected_version + 1)
+                fold(decider, stream, [_recorded(stream, version, new) for version, new in events], story)
         self._forgotten.discard(stream)
         self._finished.add(stream)
 
@@ -307,7 +308,6 @@ class Relive:
                 raise answer
 
 
-def _recorded(append: Append) -> Iterator[Recorded]:
-    """The events of an append as folds see them; their positions are not known yet."""
-    for version, new in enumerate(append.events, append.expected_version + 1):
-        yield Recorded(0, append.stream, version, new.occurred_at, new.received_at, new.received_at, new.data)
+def _recorded(stream: str, version: int, new: NewEvent) -> Recorded:
+    """A new event as folds see it; its position is not known yet."""
+    return Recorded(0, stream, version, new.occurred_at, new.received_at, new.received_at, new.data)

@@ -5,8 +5,10 @@ Accounts read like beancount's; the last segment is the sub-ledger (``liabilitie
 There is no merchant payable: released escrow goes to the merchant at once.  Value added tax is the general ledger's.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
 
 from ledger import budgets, merchants
 from ledger.events import Event
@@ -46,7 +48,7 @@ def suspense(ref: str) -> str:
     return f"liabilities:suspense:{ref}"
 
 
-class Posting(NamedTuple):
+class Posting(msgspec.Struct, frozen=True, gc=False):
     """So many fen to an account, debit positive."""
 
     account: str
@@ -62,67 +64,69 @@ def postings(event: Event) -> list[Posting]:
     post = _POSTINGS.get(type(event))
     if post is None:
         return []
-    entry = [posting for posting in post(event) if posting.amount_fen]
-    if sum(posting.amount_fen for posting in entry):
+    entry, total_fen = [], 0
+    for posting in post(event):
+        if posting.amount_fen:
+            entry.append(posting)
+            total_fen += posting.amount_fen
+    if total_fen:
         raise Unbalanced(f"{event!r} posts {entry!r}")
     return entry
 
 
-def _move(debit: str, credit: str, amount_fen: int) -> Iterator[Posting]:
-    yield Posting(debit, amount_fen)
-    yield Posting(credit, -amount_fen)
+def _move(debit: str, credit: str, amount_fen: int) -> tuple[Posting, Posting]:
+    return Posting(debit, amount_fen), Posting(credit, -amount_fen)
 
 
-def _captured(d: e.PaymentCaptured) -> Iterator[Posting]:
-    yield from _move(CASH_ESCROW, ESCROW, d.amount_fen)
+def _captured(d: e.PaymentCaptured) -> Iterable[Posting]:
+    return _move(CASH_ESCROW, ESCROW, d.amount_fen)
 
 
-def _stray(d: e.StrayPaymentRecorded) -> Iterator[Posting]:
-    yield from _move(CASH_ESCROW, suspense(d.payment_ref), d.amount_fen)
+def _stray(d: e.StrayPaymentRecorded) -> Iterable[Posting]:
+    return _move(CASH_ESCROW, suspense(d.payment_ref), d.amount_fen)
 
 
-def _stray_returned(d: e.StrayPaymentReturned) -> Iterator[Posting]:
-    yield from _move(suspense(d.stray_ref), CASH_ESCROW, d.amount_fen)
+def _stray_returned(d: e.StrayPaymentReturned) -> Iterable[Posting]:
+    return _move(suspense(d.stray_ref), CASH_ESCROW, d.amount_fen)
 
 
-def _released(d: e.EscrowReleased) -> Iterator[Posting]:
-    yield from _move(ESCROW, CASH_ESCROW, d.paid_out_fen)
+def _released(d: e.EscrowReleased) -> Iterable[Posting]:
+    return _move(ESCROW, CASH_ESCROW, d.paid_out_fen)
 
 
-def _commission_charged(d: e.CommissionCharged) -> Iterator[Posting]:
-    yield from _move(ESCROW, COMMISSION, d.commission_fen)
-    yield from _move(CASH_OPERATING, CASH_ESCROW, d.commission_fen)
+def _commission_charged(d: e.CommissionCharged) -> Iterable[Posting]:
+    fen = d.commission_fen
+    return *_move(ESCROW, COMMISSION, fen), *_move(CASH_OPERATING, CASH_ESCROW, fen)
 
 
-def _commission_returned(d: e.CommissionReturned) -> Iterator[Posting]:
-    yield from _move(COMMISSION, REFUND_PLATFORM, d.commission_fen)
+def _commission_returned(d: e.CommissionReturned) -> Iterable[Posting]:
+    return _move(COMMISSION, REFUND_PLATFORM, d.commission_fen)
 
 
-def _rebate_accrued(d: e.RebateAccrued) -> Iterator[Posting]:
-    yield from _move(REBATE, subsidy(d.merchant_id), d.rebate_fen)
+def _rebate_accrued(d: e.RebateAccrued) -> Iterable[Posting]:
+    return _move(REBATE, subsidy(d.merchant_id), d.rebate_fen)
 
 
-def _rebate_clawed_back(d: e.RebateClawedBack) -> Iterator[Posting]:
-    yield from _move(subsidy(d.merchant_id), REBATE, d.rebate_fen)
+def _rebate_clawed_back(d: e.RebateClawedBack) -> Iterable[Posting]:
+    return _move(subsidy(d.merchant_id), REBATE, d.rebate_fen)
 
 
-def _refund_approved(d: e.RefundApproved) -> Iterator[Posting]:
-    yield from _move(ESCROW, REFUND_ESCROW, d.escrow_fen)
-    yield from _move(GUARANTEE, REFUND_PLATFORM, d.programme_fen)
+def _refund_approved(d: e.RefundApproved) -> Iterable[Posting]:
+    return *_move(ESCROW, REFUND_ESCROW, d.escrow_fen), *_move(GUARANTEE, REFUND_PLATFORM, d.programme_fen)
 
 
-def _refund_covered(d: merchants.RefundCovered) -> Iterator[Posting]:
+def _refund_covered(d: merchants.RefundCovered) -> Iterable[Posting]:
     yield from _move(deposit(d.merchant_id), REFUND_DEPOSIT, d.drawn_fen)
     yield from _move(receivable(d.merchant_id), REFUND_PLATFORM, d.advanced_fen)
 
 
-def _refund_paid(d: e.RefundPaid) -> Iterator[Posting]:
+def _refund_paid(d: e.RefundPaid) -> Iterable[Posting]:
     yield from _move(REFUND_ESCROW, CASH_ESCROW, d.escrow_fen)
     yield from _move(REFUND_DEPOSIT, CASH_DEPOSIT, d.deposit_fen)
     yield from _move(REFUND_PLATFORM, CASH_OPERATING, d.platform_fen)
 
 
-def _refund_cancelled(d: e.RefundCancelled) -> Iterator[Posting]:
+def _refund_cancelled(d: e.RefundCancelled) -> Iterable[Posting]:
     yield Posting(REFUND_ESCROW, d.was_escrow_fen)
     yield Posting(REFUND_DEPOSIT, d.was_deposit_fen)
     yield Posting(REFUND_PLATFORM, d.was_platform_fen)
@@ -132,73 +136,73 @@ def _refund_cancelled(d: e.RefundCancelled) -> Iterator[Posting]:
     yield Posting(CASH_OPERATING, d.was_deposit_fen - (d.to_escrow_fen - d.was_escrow_fen))
 
 
-def _recovery_opened(d: e.RefundRecoveryOpened) -> Iterator[Posting]:
+def _recovery_opened(d: e.RefundRecoveryOpened) -> Iterable[Posting]:
     yield Posting(BUYER, d.refund_fen)
     yield from _undone(d)
     yield from _move(CASH_ESCROW, CASH_OPERATING, d.to_escrow_fen)
 
 
-def _undone(d: e.RefundCancelled | e.RefundRecoveryOpened) -> Iterator[Posting]:
+def _undone(d: e.RefundCancelled | e.RefundRecoveryOpened) -> Iterable[Posting]:
     yield Posting(ESCROW, -d.to_escrow_fen)
     yield Posting(COVER, -d.to_cover_fen)
     yield Posting(GUARANTEE, -d.to_programme_fen)
 
 
-def _cover_reversed(d: merchants.CoverReversed) -> Iterator[Posting]:
+def _cover_reversed(d: merchants.CoverReversed) -> Iterable[Posting]:
     yield Posting(COVER, d.receivable_fen + d.deposit_fen)
     yield Posting(receivable(d.merchant_id), -d.receivable_fen)
     yield Posting(deposit(d.merchant_id), -d.deposit_fen)
     yield from _move(CASH_DEPOSIT, CASH_OPERATING, d.deposit_fen)
 
 
-def _recovered(d: e.RefundRecovered) -> Iterator[Posting]:
-    yield from _move(CASH_OPERATING, BUYER, d.amount_fen)
+def _recovered(d: e.RefundRecovered) -> Iterable[Posting]:
+    return _move(CASH_OPERATING, BUYER, d.amount_fen)
 
 
-def _written_off(d: e.RecoveryWrittenOff) -> Iterator[Posting]:
-    yield from _move(BAD_DEBT, BUYER, d.amount_fen)
+def _written_off(d: e.RecoveryWrittenOff) -> Iterable[Posting]:
+    return _move(BAD_DEBT, BUYER, d.amount_fen)
 
 
-def _repaid(d: e.UnitsRepaid) -> Iterator[Posting]:
-    yield from _move(CASH_ESCROW, ESCROW, d.goods_fen + d.freight_fen)
+def _repaid(d: e.UnitsRepaid) -> Iterable[Posting]:
+    return _move(CASH_ESCROW, ESCROW, d.goods_fen + d.freight_fen)
 
 
-def _deposit_paid(d: merchants.DepositPaid) -> Iterator[Posting]:
-    yield from _move(CASH_DEPOSIT, deposit(d.merchant_id), d.amount_fen)
+def _deposit_paid(d: merchants.DepositPaid) -> Iterable[Posting]:
+    return _move(CASH_DEPOSIT, deposit(d.merchant_id), d.amount_fen)
 
 
-def _receivable_recovered(d: merchants.ReceivableRecovered) -> Iterator[Posting]:
+def _receivable_recovered(d: merchants.ReceivableRecovered) -> Iterable[Posting]:
     yield from _move(deposit(d.merchant_id), receivable(d.merchant_id), d.amount_fen)
     yield from _move(CASH_OPERATING, CASH_DEPOSIT, d.amount_fen)
 
 
-def _receivable_paid(d: merchants.ReceivablePaid) -> Iterator[Posting]:
-    yield from _move(CASH_OPERATING, receivable(d.merchant_id), d.amount_fen)
+def _receivable_paid(d: merchants.ReceivablePaid) -> Iterable[Posting]:
+    return _move(CASH_OPERATING, receivable(d.merchant_id), d.amount_fen)
 
 
-def _fee_paid(d: merchants.AnnualFeePaid) -> Iterator[Posting]:
-    yield from _move(CASH_OPERATING, deferred_fee(d.merchant_id), d.fee_fen)
+def _fee_paid(d: merchants.AnnualFeePaid) -> Iterable[Posting]:
+    return _move(CASH_OPERATING, deferred_fee(d.merchant_id), d.fee_fen)
 
 
-def _budget_authorised(d: budgets.BudgetAuthorised) -> Iterator[Posting]:
-    yield from _move(f"budget:available:{d.budget}", f"budget:authorised:{d.budget}", d.authorised_fen)
+def _budget_authorised(d: budgets.BudgetAuthorised) -> Iterable[Posting]:
+    return _move(f"budget:available:{d.budget}", f"budget:authorised:{d.budget}", d.authorised_fen)
 
 
-def _budget_topped_up(d: budgets.BudgetToppedUp) -> Iterator[Posting]:
-    yield from _move(f"budget:available:{d.budget}", f"budget:authorised:{d.budget}", d.amount_fen)
+def _budget_topped_up(d: budgets.BudgetToppedUp) -> Iterable[Posting]:
+    return _move(f"budget:available:{d.budget}", f"budget:authorised:{d.budget}", d.amount_fen)
 
 
-def _budget_spent(d: budgets.BudgetSpent) -> Iterator[Posting]:
+def _budget_spent(d: budgets.BudgetSpent) -> Iterable[Posting]:
     yield from _move(f"budget:spent:{d.budget}", f"budget:available:{d.budget}", d.amount_fen)
     if d.purpose == "marketing":
         yield from _move(MARKETING, f"liabilities:supplier:{d.ref}", d.amount_fen)
 
 
-def _spend_returned(d: budgets.SpendReturned) -> Iterator[Posting]:
-    yield from _move(f"budget:available:{d.budget}", f"budget:spent:{d.budget}", d.amount_fen)
+def _spend_returned(d: budgets.SpendReturned) -> Iterable[Posting]:
+    return _move(f"budget:available:{d.budget}", f"budget:spent:{d.budget}", d.amount_fen)
 
 
-_POSTINGS: dict[type, Callable[[Any], Iterator[Posting]]] = {
+_POSTINGS: dict[type, Callable[[Any], Iterable[Posting]]] = {
     e.PaymentCaptured: _captured,
     e.StrayPaymentRecorded: _stray,
     e.StrayPaymentReturned: _stray_returned,

@@ -23,8 +23,8 @@ def business_date(instant: datetime) -> date:
 
 def business_month(instant: datetime) -> str:
     """``YYYY-MM`` of the business day."""
-    day = business_date(instant)
-    return _month(day.year, day.month)
+    local = instant + _SHANGHAI_SINCE_1992 if instant >= _LAST_SUMMER_TIME_ENDED else instant.astimezone(ZONE)
+    return _month(local.year, local.month)
 
 
 @cache

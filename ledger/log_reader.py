@@ -34,11 +34,10 @@ READ_STREAM = (
 
 _VERSIONS = """
     SELECT '{{' || string_agg(to_json(originator_id) || ':' || version, ',') || '}}' FROM (
-        SELECT originator_id, max(originator_version) AS version FROM ledger_events
-        WHERE notification_id <= %(upto)s {condition} GROUP BY originator_id
+        SELECT originator_id, max(originator_version) AS version FROM ledger_events {condition} GROUP BY originator_id
     ) AS streams"""
 READ_VERSIONS = _VERSIONS.format(condition="")
-READ_VERSIONS_OF_PARTITION = _VERSIONS.format(condition=f"AND {_IN_PARTITION}")
+READ_VERSIONS_OF_PARTITION = _VERSIONS.format(condition=f"WHERE {_IN_PARTITION}")
 
 READ_HEAD = "SELECT position, recorded_at, chain_sha256 FROM head WHERE id = 1"
 FIND_COMMANDS = (

@@ -217,12 +217,12 @@ class Store:
         for lines in _ahead(fetch, ranges):
             yield log_reader.decode_lines(self.wire, lines)
 
-    def versions(self, *, upto: int | None = None, partition: tuple[int, int] | None = None) -> dict[str, int]:
-        """The last version of every stream up to position ``upto``; of a part of the streams as in ``scan``."""
+    def versions(self, *, partition: tuple[int, int] | None = None) -> dict[str, int]:
+        """The last version of every stream; of a part of the streams as in ``scan``."""
         statement, parameters = log_reader.READ_VERSIONS, dict[str, Any]()
         if partition is not None:
             statement, parameters = log_reader.READ_VERSIONS_OF_PARTITION, _part(partition)
-        found = self._fetch(statement, parameters | {"upto": _LAST if upto is None else upto})
+        found = self._fetch(statement, parameters)
         return msgspec.json.decode(found, type=dict[str, int]) if found else {}
 
     def head(self) -> Head:

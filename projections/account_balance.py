@@ -47,14 +47,14 @@ def contributions(event: Recorded) -> Iterable[AccountMonth]:
     if not entry:
         return ()
     period = business_month(event.recorded_at)
-    happened_in = business_month(event.occurred_at)
+    happened_in = period if event.occurred_at == event.recorded_at else business_month(event.occurred_at)
     is_late = happened_in < period
-    return [
-        AccountMonth(
-            account, period, max(amount_fen, 0), max(-amount_fen, 0), 1, {happened_in: amount_fen} if is_late else {}
-        )
-        for account, amount_fen in entry
-    ]
+    found = []
+    for posting in entry:
+        account, fen = posting.account, posting.amount_fen
+        debit_fen, credit_fen = (fen, 0) if fen > 0 else (0, -fen)
+        found.append(AccountMonth(account, period, debit_fen, credit_fen, 1, {happened_in: fen} if is_late else {}))
+    return found
 
 
 def read(stored: Iterator[AccountMonth]) -> Iterator[AccountMonthShown]:

@@ -152,14 +152,14 @@ def last_dispatch_at(s: OrderState) -> datetime | None:
 
 def _last(s: OrderState, instant: str) -> datetime | None:
     """The latest of an instant of the parcels, if every unit that was not called off is in a parcel that has it."""
-    there = [x for x in s.shipments.values() if getattr(x, instant) is not None]
-    if not there:
-        return None
-    came = sum(part.units for x in there for part in x.lines)
-    if came < sum(line.units - line.cancelled_units for line in s.lines.values()):
-        return None
-    last: datetime = max(getattr(x, instant) for x in there)
-    return last
+    missing = sum([line.units - line.cancelled_units for line in s.lines.values()])
+    last: datetime | None = None
+    for shipment in s.shipments.values():
+        at: datetime | None = getattr(shipment, instant)
+        if at is not None:
+            missing -= sum([part.units for part in shipment.lines])
+            last = at if last is None or at > last else last
+    return last if missing <= 0 else None
 
 
 def _count_dispatch(s: OrderState, row: MerchantMonth) -> None:

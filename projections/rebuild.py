@@ -340,7 +340,7 @@ class Folded(NamedTuple):
 def fold_part(part: Part, store: Store, progress: Callable[[int], None]) -> Folded:
     """Folds a part of the streams to their ends.  Rows that belong to one stream go to the tables on the way."""
     partition = None if part.parts == 1 else (part.part, part.parts)
-    telling = Telling(part.projections, store.versions(upto=part.upto, partition=partition))
+    telling = Telling(part.projections, store.versions(partition=partition))
     singles = {name: x for name, x in telling.collected.items() if isinstance(x, Singles)}
     written = dict.fromkeys(singles, 0)
 

@@ -79,8 +79,8 @@ _Told = tuple[Story, Callable[[Any, Recorded], Any] | None, _Contributors, int |
 class Telling:
     """Stories under way, and what is already known of the rows.
 
-    ``ends``: the last versions of streams, if they are known beforehand.  A story that has come to its end is turned
-    into rows at once and forgotten, so that only open ones take room."""
+    ``ends``: the last versions of streams, as far as they are known beforehand.  A story that has come to its end is
+    turned into rows at once and forgotten, so that only open ones take room."""
 
     def __init__(self, projections: Mapping[str, Projection], ends: Mapping[str, int] | None = None) -> None:
         self.collected: dict[str, Sums | Singles] = {

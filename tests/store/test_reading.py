@@ -80,16 +80,15 @@ def test_the_parts_of_a_scan_hold_whole_streams_and_together_everything(filled: 
     assert all([event.position for event in part] == sorted(event.position for event in part) for part in parts)
 
 
-def test_the_last_versions_of_all_streams_are_known_at_a_position(filled: Store) -> None:
+def test_the_last_versions_of_all_streams_are_known(filled: Store) -> None:
     assert filled.versions() == {f"account-{n}": 3 for n in range(50)}
-    assert filled.versions(upto=60) == {f"account-{n}": 2 if n < 10 else 1 for n in range(50)}
     parts = [filled.versions(partition=(part, 3)) for part in range(3)]
     assert parts[0] | parts[1] | parts[2] == filled.versions()
     assert sum(map(len, parts)) == 50
-    assert filled.versions(upto=0) == {}
 
 
 def test_a_scan_of_an_empty_log_is_empty(store: Store) -> None:
+    assert store.versions() == {}
     assert list(store.scan()) == []
 
 
