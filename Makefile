@@ -36,7 +36,7 @@ serve: $(READY)
 	@$(BIN)/guarantee serve
 
 test: $(READY)
-	$(BIN)/pytest --numprocesses 2 tests
+	$(BIN)/pytest --numprocesses 3 tests
 
 check: $(READY) format lint types docs test second-postgres second-python real-orders
 
@@ -78,7 +78,7 @@ real-orders: $(READY)
 
 # The same in two shuffled orders of receipt besides, again on top of itself, rebuilt and verified.
 real-orders-shuffled: $(READY)
-	$(BIN)/pytest -s -m slow tests/api/test_import_olist.py
+	$(BIN)/pytest -s -m slow tests/api/test_import_olist.py tests/olist
 
 nightly: $(READY)
 	HYPOTHESIS_PROFILE=nightly GUARANTEE_NIGHTLY=1 $(BIN)/pytest --numprocesses 2 tests

@@ -177,9 +177,11 @@ def serve(
     ] = None,
 ) -> None:
     """Serve the API, and project, carry and tick beside it."""
+    import uvloop
+
     settings = Settings()
     with opened(settings, writes_apart=True) as ledger:
-        asyncio.run(_serve(ledger, host or settings.host, settings.port if port is None else port))
+        uvloop.run(_serve(ledger, host or settings.host, settings.port if port is None else port))
 
 
 async def _serve(ledger: Ledger, host: str, port: int) -> None:

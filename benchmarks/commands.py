@@ -24,6 +24,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import psycopg
+import uvloop
 
 from api import embedded
 from api.commands import Desk
@@ -48,7 +49,7 @@ def main() -> None:
     chosen = parser.parse_args()
     with ground.ledger(writes_apart=True) as ledger, library.application() as application:
         rows = SingleRows(ledger.url)
-        figures = asyncio.run(measure(ledger, application, rows, chosen.seconds, chosen.rounds))
+        figures = uvloop.run(measure(ledger, application, rows, chosen.seconds, chosen.rounds))
         title = "Commands of one event, decided and durably appended"
         ground.show(title, figures, [f"single-row inserts by {rows.clients}"])
 
@@ -74,8 +75,8 @@ async def measure(
         Figure(f"commands, {few} callers, to the package", decided[few], against=saved, target="≥ 8"),
         Figure(f"commands, {many} callers, to the package", decided[many], against=saved, target="≥ 12"),
         Figure(f"single-row inserts, {CLIENTS} clients", inserted),
-        Figure(f"commands, {few} callers, to the inserts", decided[few], against=inserted, target="≥ 0.6"),
-        Figure(f"commands, {many} callers, to the inserts", decided[many], against=inserted),
+        Figure(f"commands, {few} callers, to the inserts", decided[few], against=inserted),
+        Figure(f"commands, {many} callers, to the inserts", decided[many], against=inserted, target="≥ 0.6"),
     ]
 
 

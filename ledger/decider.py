@@ -151,7 +151,10 @@ class Story(msgspec.Struct, eq=False):
     def deadlines(self, decider: "Decider") -> tuple[Deadline, ...]:
         """What the clock will decide, in the order in which it will fire; worked out once a version."""
         if self._deadlines_version != self.version:
-            self._deadlines = tuple(sorted(decider.deadlines(self.state), key=_firing_order))
+            found = list(decider.deadlines(self.state))
+            if len(found) > 1:
+                found.sort(key=_firing_order)
+            self._deadlines = tuple(found)
             self._deadlines_version = self.version
         return self._deadlines
 

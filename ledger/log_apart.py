@@ -67,32 +67,35 @@ def _framed(message: bytes) -> bytes:
     return _length.pack(len(message)) + message
 
 
-def _receive(end: socket.socket) -> bytes:
+def _receive(end: socket.socket) -> bytearray:
     """The next message; ``EOFError`` if nobody sends any more."""
-    received = bytearray()
-    while (missing := _missing(received)) > 0:
-        received += _checked(end.recv(missing))
-    return bytes(received[_length.size :])
+
+    def fill(size: int) -> bytearray:
+        filled, received = bytearray(size), 0
+        while received < size:
+            received += _checked(end.recv_into(memoryview(filled)[received:]))
+        return filled
+
+    return fill(*_length.unpack(fill(_length.size)))
 
 
-async def _receive_soon(end: socket.socket) -> bytes:
+async def _receive_soon(end: socket.socket) -> bytearray:
     """The same, while other tasks go on."""
-    loop, received = asyncio.get_running_loop(), bytearray()
-    while (missing := _missing(received)) > 0:
-        received += _checked(await loop.sock_recv(end, missing))
-    return bytes(received[_length.size :])
+    loop = asyncio.get_running_loop()
+
+    async def fill(size: int) -> bytearray:
+        filled, received = bytearray(size), 0
+        while received < size:
+            received += _checked(await loop.sock_recv_into(end, memoryview(filled)[received:]))
+        return filled
+
+    return await fill(*_length.unpack(await fill(_length.size)))
 
 
-def _missing(received: bytearray) -> int:
-    """How many bytes of a message are still to come, as far as is known."""
-    size = int(_length.unpack_from(received)[0]) if len(received) >= _length.size else 0
-    return _length.size + size - len(received)
-
-
-def _checked(part: bytes) -> bytes:
-    if not part:
+def _checked(received: int) -> int:
+    if received == 0:
         raise EOFError
-    return part
+    return received
 
 
 # --- here -------------------------------------------------------------------------------------------------------------
@@ -165,7 +168,7 @@ class WriterApart:
         end.sendall(message)
         return end
 
-    def _receive(self, message: bytes) -> bytes:
+    def _receive(self, message: bytes) -> bytearray:
         """The answer to a message, which is sent again if the process that it was sent to is gone."""
         try:
             return _receive(self._end or self._send(message))
@@ -176,7 +179,7 @@ class WriterApart:
             self._drop()  # or the next one would get this one's answers
             raise
 
-    async def _ask_soon(self, end: socket.socket, message: bytes) -> bytes:
+    async def _ask_soon(self, end: socket.socket, message: bytes) -> bytearray:
         end.setblocking(False)
         await asyncio.get_running_loop().sock_sendall(end, message)
         return await _receive_soon(end)
@@ -199,7 +202,7 @@ class WriterApart:
             process.wait()  # it ends when it has nobody to answer to
 
 
-def _answers(message: bytes) -> list[Answer]:
+def _answers(message: bytearray) -> list[Answer]:
     """What the other process answered; raises the library's error that it met."""
     reply = _decode_reply(message)
     if reply.error is not None:

@@ -64,6 +64,8 @@ def react(s: OrderState, event: Recorded, rules: Rulebook) -> Decisions:
     """What the rules make of a fact; afterwards the order's money is settled."""
     d = event.data
     match d:
+        case e.OrderPlaced() | e.OrderRated():
+            return  # nothing came, and no money moved
         case e.CarrierScanRecorded():
             yield from _follow_scan(s, d, rules)
         case e.ScanRetracted() | e.WaybillCorrected():

@@ -32,7 +32,7 @@ def _release(s: OrderState) -> Decisions:
     has_receipt = s.has_receipt
     lines = _releasable(s) if has_receipt else ()
     goods_fen = sum(x.goods_fen for x in lines)
-    is_freight_earned = has_receipt or not any(line.free_units for line in s.lines.values())
+    is_freight_earned = has_receipt or not any([line.free_units for line in s.lines.values()])
     freight_fen = _releasable_freight(s, goods_fen) if is_freight_earned else 0
     if not (goods_fen or freight_fen or s.commission_escrow_fen):
         return
@@ -110,7 +110,7 @@ def _denial(s: OrderState) -> str:
 
 def _complete_if_nothing_is_left(s: OrderState) -> Decisions:
     """Every unit was cancelled or refunded, and every refund is with the buyer."""
-    if s.has_open_claim or s.has_unpaid_refund or any(line.free_units for line in s.lines.values()):
+    if any([line.free_units for line in s.lines.values()]) or s.has_open_claim or s.has_unpaid_refund:
         return
     if any(claim.return_by_at for claim in s.claims.values()):
         return

@@ -249,6 +249,8 @@ class OrderState(msgspec.Struct):
     @property
     def reserved_fen(self) -> int:
         """Money of the order that open claims hold, damages not counted."""
+        if not self.claims:
+            return 0
         return sum([c.goods_fen + c.freight_fen for c in self.claims.values() if c.is_open])
 
     @property
@@ -274,6 +276,8 @@ class OrderState(msgspec.Struct):
 
     def undecided_units(self, line_id: str) -> int:
         """Units of a line that open claims reserve although no parcel has brought them."""
+        if not self.claims:
+            return 0
         return sum(
             sum(x.units for x in claim.lines if x.line_id == line_id)
             - sum(x.units for x in claim.parcels if x.line_id == line_id)
@@ -283,6 +287,8 @@ class OrderState(msgspec.Struct):
 
     def broken_units(self, line_id: str) -> int:
         """Units of a line that were refunded for a broken promise and have not come."""
+        if not self.claims:
+            return 0
         return sum(
             sum(x.units for x in claim.lines if x.line_id == line_id)
             - sum(x.units for x in claim.late_parcels if x.line_id == line_id)
@@ -301,17 +307,19 @@ class OrderState(msgspec.Struct):
 
     def claimed_units(self, line_id: str, has: Callable[[ShipmentState], object]) -> int:
         """Units of a line that claims took of shipments of which ``has`` is true."""
+        if not self.claims:
+            return 0
         return sum([x.claimed.get(line_id, 0) for x in self.shipments.values() if has(x)])
 
     @property
     def has_open_claim(self) -> bool:
         """Somebody still has to answer a claim."""
-        return any([claim.is_open for claim in self.claims.values()])
+        return bool(self.claims) and any([claim.is_open for claim in self.claims.values()])
 
     @property
     def has_unpaid_refund(self) -> bool:
         """Money is still on its way to the buyer."""
-        return any([claim.state in UNPAID_REFUND for claim in self.claims.values()])
+        return bool(self.claims) and any([claim.state in UNPAID_REFUND for claim in self.claims.values()])
 
     @property
     def is_cancelled(self) -> bool:

@@ -296,6 +296,7 @@ def test_the_small_data_set_needs_room_for_every_kind(tmp_path: Path) -> None:
     not (REAL / "expected").is_dir(),
     reason="no real marketplace orders here: set GUARANTEE_OLIST, or put them in ../shared/data/olist",
 )
+@pytest.mark.slow
 def test_the_oracle_gives_the_expected_tables_of_the_real_data(tmp_path: Path) -> None:
     oracle.write(oracle.load(REAL), tmp_path)
 

@@ -76,9 +76,12 @@ class Journal:
 
 
 def write_until(url: str, folder: str, name: str, most: int, is_over: Any) -> None:
-    """A writer: submits commands until it was given ``most`` answers in all its lives, or it is over."""
+    """A writer: submits commands until it was given ``most`` answers in all its lives, or it is over.
+
+    Every other one writes apart."""
     journal = Journal(Path(folder) / f"{name}.journal")
-    with Store.open(url, wire=WIRE, retry_seconds=120) as store:
+    writes_apart = int(name.rpartition("-")[2]) % 2 == 1
+    with Store.open(url, wire=WIRE, retry_seconds=120, writes_apart=writes_apart) as store:
         asyncio.run(_write(store, journal, name, most, is_over))
 
 
