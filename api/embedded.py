@@ -51,7 +51,7 @@ SETTINGS = {
     "unix_socket_directories": "",
     "max_connections": "100",
     "shared_buffers": "256MB",
-    "max_wal_size": "2GB",  # a bulk load without a checkpoint every few seconds
+    "max_wal_size": "4GB",  # a bulk load without a checkpoint every few seconds
     "jit": "off",  # slow for short queries, and the bundled server has none: be the same on every machine
     "timezone": "UTC",
     "log_timezone": "UTC",

@@ -360,6 +360,7 @@ def fold_part(part: Part, store: Store, progress: Callable[[int], None]) -> Fold
             if chunk:
                 progress(chunk[-1].position)
             _check_parent()
+        telling.finish()  # streams that went on after this position
         write(1)
     return Folded({name: x for name, x in telling.collected.items() if isinstance(x, Sums)}, written)
 

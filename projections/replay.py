@@ -120,9 +120,13 @@ class Telling:
                 ended.append(event.stream)
         self._end(ended)
 
+    def finish(self) -> None:
+        """No more events come: turns what is open into rows; ``FoldFailed``."""
+        self._end(list(self._told))
+
     def rows(self) -> dict[str, Rows]:
         """The stored rows now, by read model and key; ``FoldFailed``.  It is over then."""
-        self._end(list(self._told))
+        self.finish()
         return {name: collected.rows() for name, collected in self.collected.items()}
 
     def _kind_of(self, stream: str) -> "_Kind":

@@ -34,12 +34,22 @@ def server_url(binaries: Path) -> Iterator[str]:
     with open(f"{home}.users", "w") as users:
         fcntl.flock(users, fcntl.LOCK_SH)  # waits while the last user of before is leaving
         try:
-            yield embedded.start(home, binaries=binaries)
+            url = embedded.start(home, binaries=binaries)
+            _forget_the_disk(url)
+            yield url
         finally:
             with suppress(BlockingIOError):  # somebody else still needs it
                 fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 embedded.stop(home)
                 shutil.rmtree(home, ignore_errors=True)
+
+
+def _forget_the_disk(url: str) -> None:
+    """Nobody pulls the plug while these tests run, and what is killed leaves its pages to the system; servers that are
+    killed on purpose are others, and keep to the disk."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM SET fsync TO off")
+        connection.execute("SELECT pg_reload_conf()")
 
 
 def fresh_database(url: str, name: str, *, template: str = "template1") -> str:
