@@ -81,7 +81,7 @@ real-orders-shuffled: $(READY)
 	$(BIN)/pytest -s -m slow tests/api/test_import_olist.py tests/olist
 
 nightly: $(READY)
-	HYPOTHESIS_PROFILE=nightly GUARANTEE_NIGHTLY=1 $(BIN)/pytest --numprocesses 2 tests
+	HYPOTHESIS_PROFILE=nightly GUARANTEE_NIGHTLY=1 GUARANTEE_FUZZ_EXAMPLES=50 $(BIN)/pytest --numprocesses 2 tests
 	$(BIN)/python -m tests.store.crash_sweep --writers 8 --kills 200 --server-kills 20
 
 bench: $(READY)

@@ -28,7 +28,7 @@ from ledger.streams import COMMANDS
 from tests.api.service import NUMBERS, Service
 from tests.api.test_http_roles import MAY_ASK
 
-EXAMPLES = int(os.environ.get("GUARANTEE_FUZZ_EXAMPLES", "3"))
+EXAMPLES = int(os.environ.get("GUARANTEE_FUZZ_EXAMPLES", "2"))
 CHECKS = [
     status_code_conformance, content_type_conformance, response_headers_conformance, response_schema_conformance,
     negative_data_rejection,

@@ -383,11 +383,11 @@ def test_rebuilds_that_are_killed_leave_the_ledger_as_it_was(
     ledger: str, store: Store, projector: Projector, owner: psycopg.Connection, tmp_path: Path
 ) -> None:
     projector.build()
-    position = written(store, orders(4_000))
+    position = written(store, orders(2_000))
     projector.catch_up()
     script = tmp_path / "rebuilder.py"
     script.write_text(REBUILDER)
-    for seconds in (0.1, 0.6, 1.2):
+    for seconds in (0.1, 0.7):
         with subprocess.Popen(
             [sys.executable, script, ledger],
             env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},

@@ -28,6 +28,7 @@ from tests.projections.conftest import InThreads, empty_ledger
 from tests.projections.logs import AT_ONCE, orders, random_history, written
 from tests.projections.toys import FRAGILE, FRAGILE_PLACED, LENGTHS, PLACED, named
 from tests.store.bank import cut_connections
+from tests.store.conftest import NIGHTLY
 
 FRAGILES = named(FRAGILE, FRAGILE_PLACED, LENGTHS, PLACED)
 
@@ -66,7 +67,9 @@ def bad_orders() -> Iterator[set[str]]:
 
 
 @given(moves=st.lists(MOVES, max_size=60), chance=st.randoms(use_true_random=False))
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200 if NIGHTLY else 8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_random_histories_in_random_batches_give_the_rows_folded_in_memory(
     ledgers: str, moves: list[Move], chance: Random
 ) -> None:

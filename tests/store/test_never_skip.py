@@ -9,9 +9,9 @@ from tests.store.conftest import NIGHTLY
 from tests.store.hammer import Hammer, findings
 
 WRITERS = 8
-COMMANDS = 29_000 if NIGHTLY else 1_600
+COMMANDS = 29_000 if NIGHTLY else 1_200
 """They make about 1.75 events each: 50,000 by night."""
-KILLS = 150 if NIGHTLY else 12
+KILLS = 150 if NIGHTLY else 8
 SECONDS_BETWEEN_KILLS = 0.2
 
 
